@@ -1,0 +1,2 @@
+//! Offline batched inference over a data set of prompts.
+fn main() {}

@@ -1,0 +1,2 @@
+//! An OpenAI-compatible HTTP server for language models.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Jinja chat templates as the model ecosystem writes them.

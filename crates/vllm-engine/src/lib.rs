@@ -1,0 +1,1 @@
+//! The engine: scheduler, model, sampler and detokenizer composed.

@@ -1,0 +1,1 @@
+//! KV-cache blocks: allocation, reference counts, prefix lookup and LRU eviction.

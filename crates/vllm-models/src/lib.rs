@@ -1,0 +1,1 @@
+//! The model zoo: configuration, weight names and forward passes over flat batches.

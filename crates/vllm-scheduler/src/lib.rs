@@ -1,0 +1,1 @@
+//! Decides which tokens of which request run in the next step.

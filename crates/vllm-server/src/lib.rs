@@ -1,0 +1,1 @@
+//! The HTTP service: routes, authentication, server-sent events, limits, shutdown.

@@ -1,0 +1,1 @@
+//! Fast LLM inference for Rust applications: the vLLM engine as a library.

@@ -1,0 +1,2 @@
+//! Developer chores: CI, fixtures, benchmarks, CUDA toolchain.
+fn main() {}
