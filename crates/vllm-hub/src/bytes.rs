@@ -1,0 +1,63 @@
+//! The bytes of one file, wherever they live.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use crate::{Error, Result};
+
+/// The contents of one model file: a memory map, bytes compiled into the program, or owned bytes.
+#[derive(Debug)]
+pub enum FileBytes {
+    /// A read-only memory map of a file on disk; pages are loaded as they are touched.
+    Mapped(Mmap),
+    /// Bytes that are part of the running program.
+    Static(&'static [u8]),
+    /// Bytes read into memory.
+    Owned(Vec<u8>),
+}
+
+impl FileBytes {
+    /// Maps the file at `path`. An empty file, which cannot be mapped, gives empty owned bytes.
+    pub(crate) fn map(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|source| Error::io("open", path, source))?;
+        let length = file
+            .metadata()
+            .map_err(|source| Error::io("examine", path, source))?
+            .len();
+        if length == 0 {
+            return Ok(Self::Owned(Vec::new()));
+        }
+        map_file(&file)
+            .map(Self::Mapped)
+            .map_err(|source| Error::io("map", path, source))
+    }
+}
+
+#[allow(unsafe_code)]
+fn map_file(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the map is read-only and private to this process. Model files are not rewritten in
+    // place by the hubs' tools (they rename finished files), which every reader of mapped weights
+    // relies on.
+    unsafe { Mmap::map(file) }
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Static(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for FileBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
