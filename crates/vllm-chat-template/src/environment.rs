@@ -1,0 +1,56 @@
+//! The Jinja environment that `transformers` gives chat templates.
+
+use std::fmt;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
+
+use crate::error::RaisedByTemplate;
+use crate::{json, methods, python};
+
+/// Work one rendering may do. An honest template spends a few dozen units a message and one unit
+/// per 64 bytes of text, so this is far above a full context, and well under a second.
+const FUEL: u64 = 20_000_000;
+
+/// Nested macro calls and blocks one rendering may do.
+const RECURSION_LIMIT: usize = 200;
+
+/// The name under which the one template is registered; it appears in error messages.
+pub(crate) const TEMPLATE_NAME: &str = "chat_template";
+
+/// Jinja's default delimiters with `trim_blocks` and `lstrip_blocks`.
+pub(crate) fn syntax() -> SyntaxConfig {
+    SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()
+        .unwrap_or_default()
+}
+
+/// Builds an environment with Python's semantics and no template.
+pub(crate) fn new_environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_syntax(syntax());
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION_LIMIT);
+    environment.set_formatter(format_value);
+    environment.set_unknown_method_callback(methods::call_method);
+    environment.add_filter("tojson", json::tojson);
+    environment.add_filter("string", |value: &Value| match value.as_str() {
+        Some(_) => value.clone(),
+        None => Value::from(python::to_str(value)),
+    });
+    environment.add_function("raise_exception", raise_exception);
+    environment
+}
+
+fn raise_exception(message: &Value) -> Result<Value, Error> {
+    let message = python::to_str(message);
+    Err(Error::new(ErrorKind::InvalidOperation, message.clone())
+        .with_source(RaisedByTemplate(message)))
+}
+
+fn format_value(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
+    python::write_str(out, value).map_err(|fmt::Error| Error::from(fmt::Error))
+}
