@@ -1,0 +1,228 @@
+use serde_json::Value;
+use vllm_tensor::DType;
+
+use crate::{Error, Result};
+
+/// What a `config.json` says of a model, as transformers 4 and 5 write it.
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    /// Class names of the model, best first.
+    pub architectures: Vec<String>,
+    /// The family, such as `opt`; empty where the config names none.
+    pub model_type: String,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Number of decoder layers.
+    pub num_layers: usize,
+    /// Query heads of a layer.
+    pub num_heads: usize,
+    /// Key and value heads of a layer.
+    pub num_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Number of token ids, padding included.
+    pub vocab_size: usize,
+    /// The longest sequence the model is made for: prompt and output together.
+    pub max_model_len: usize,
+    /// The checkpoint's dtype, where the config names it.
+    pub dtype: Option<DType>,
+    /// The token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// The tokens that end a text; the first is the principal one.
+    pub eos_token_ids: Vec<u32>,
+    /// Positions that a token attends to, itself included, where limited.
+    pub sliding_window: Option<usize>,
+    /// Whether the output layer shares the embedding where the checkpoint has none of its own.
+    pub tie_word_embeddings: bool,
+    /// The whole text config, for what only one family knows.
+    pub raw: Value,
+}
+
+/// The maximum when the config names none, as vLLM assumes.
+const DEFAULT_MAX_MODEL_LEN: usize = 2048;
+
+/// Names that a config may give its maximum length; the smallest counts.
+const MAX_LEN_KEYS: [&str; 9] = [
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+];
+
+/// Rotary scalings whose factor is already part of the stated maximum length.
+const ROPE_TYPES_WITHIN_MAX_LEN: [&str; 6] = [
+    "su",
+    "longrope",
+    "llama3",
+    "yarn",
+    "deepseek_yarn",
+    "deepseek_llama_scaling",
+];
+
+impl ModelConfig {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// No JSON object; a missing, negative or oversized number; an unknown dtype.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        let root: Value = serde_json::from_slice(json)
+            .map_err(|e| Error::Config(format!("invalid JSON: {e}")))?;
+        if !root.is_object() {
+            return Err(Error::Config("expected a JSON object".to_owned()));
+        }
+        let architectures = strings(&root, "architectures")?;
+        let root_dtype = dtype(&root)?;
+        // Models of several modalities keep the language model's config inside.
+        let raw = match root.get("text_config") {
+            Some(text) if text.is_object() => text.clone(),
+            _ => root,
+        };
+        let hidden_size = required(&raw, &["hidden_size", "n_embd", "d_model"])?;
+        let num_heads = required(&raw, &["num_attention_heads", "n_head", "num_heads"])?;
+        let num_kv_heads = number(&raw, &["num_key_value_heads"])?.unwrap_or(num_heads);
+        if num_kv_heads == 0 || num_heads % num_kv_heads != 0 {
+            return Err(Error::Config(format!(
+                "num_attention_heads ({num_heads}) is not a multiple of num_key_value_heads \
+                 ({num_kv_heads})"
+            )));
+        }
+        let model_type = raw["model_type"].as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            architectures,
+            hidden_size,
+            num_layers: required(&raw, &["num_hidden_layers", "n_layer", "num_layers"])?,
+            num_heads,
+            num_kv_heads,
+            head_dim: head_dim(&raw, hidden_size, num_heads)?,
+            vocab_size: required(&raw, &["vocab_size"])?,
+            max_model_len: max_model_len(&raw, &model_type)?,
+            dtype: root_dtype.or(dtype(&raw)?),
+            bos_token_id: token_ids(&raw, "bos_token_id")?.first().copied(),
+            eos_token_ids: token_ids(&raw, "eos_token_id")?,
+            sliding_window: sliding_window(&raw)?,
+            // The default of transformers' PretrainedConfig.
+            tie_word_embeddings: raw["tie_word_embeddings"].as_bool().unwrap_or(true),
+            model_type,
+            raw,
+        })
+    }
+}
+
+fn head_dim(raw: &Value, hidden_size: usize, num_heads: usize) -> Result<usize> {
+    match number(raw, &["head_dim"])? {
+        Some(0) => Err(Error::Config("head_dim is zero".to_owned())),
+        Some(head_dim) => Ok(head_dim),
+        None if hidden_size.is_multiple_of(num_heads) => Ok(hidden_size / num_heads),
+        None => Err(Error::Config(format!(
+            "hidden_size ({hidden_size}) is not a multiple of num_attention_heads ({num_heads})"
+        ))),
+    }
+}
+
+fn max_model_len(raw: &Value, model_type: &str) -> Result<usize> {
+    let mut smallest = None;
+    for key in MAX_LEN_KEYS {
+        let value = number(raw, &[key])?;
+        smallest = [smallest, value].into_iter().flatten().min();
+    }
+    let stated = match smallest {
+        None => DEFAULT_MAX_MODEL_LEN,
+        Some(0) => {
+            return Err(Error::Config(
+                "the maximum sequence length is zero".to_owned(),
+            ));
+        }
+        Some(stated) => stated,
+    };
+    // transformers 5 writes rope_parameters, transformers 4 rope_scaling.
+    let rope = ["rope_parameters", "rope_scaling"]
+        .iter()
+        .map(|key| &raw[*key]);
+    let Some(rope) = rope.into_iter().find(|rope| rope.is_object()) else {
+        return Ok(stated);
+    };
+    let rope_type = rope["rope_type"]
+        .as_str()
+        .or(rope["type"].as_str())
+        .unwrap_or("default");
+    if ROPE_TYPES_WITHIN_MAX_LEN.contains(&rope_type) || model_type.contains("gemma3") {
+        return Ok(stated);
+    }
+    let factor = rope["factor"]
+        .as_f64()
+        .filter(|factor| *factor >= 1.0)
+        .unwrap_or(1.0);
+    Ok((stated as f64 * factor) as usize)
+}
+
+fn sliding_window(raw: &Value) -> Result<Option<usize>> {
+    if raw["use_sliding_window"] == Value::Bool(false) {
+        return Ok(None);
+    }
+    Ok(number(raw, &["sliding_window"])?.filter(|window| *window > 0))
+}
+
+fn dtype(config: &Value) -> Result<Option<DType>> {
+    let Some(name) = config["dtype"].as_str().or(config["torch_dtype"].as_str()) else {
+        return Ok(None);
+    };
+    let name = name.strip_prefix("torch.").unwrap_or(name);
+    // A float64 checkpoint is narrowed while it is read.
+    let name = if name == "float64" { "float32" } else { name };
+    vllm_tensor::parse_dtype(name).map_err(|e| Error::Config(e.to_string()))
+}
+
+fn required(config: &Value, keys: &[&str]) -> Result<usize> {
+    match number(config, keys)? {
+        None => Err(Error::Config(format!("'{}' is missing", keys[0]))),
+        Some(0) => Err(Error::Config(format!("'{}' is zero", keys[0]))),
+        Some(value) => Ok(value),
+    }
+}
+
+/// The first of `keys` that is there and not null.
+fn number(config: &Value, keys: &[&str]) -> Result<Option<usize>> {
+    for key in keys {
+        match &config[*key] {
+            Value::Null => {}
+            value => {
+                // Sizes beyond 32 bits are nonsense and would overflow products of them.
+                let size = value.as_u64().and_then(|n| u32::try_from(n).ok());
+                let Some(size) = size else {
+                    return Err(Error::Config(format!("'{key}' is not a size: {value}")));
+                };
+                return Ok(Some(size as usize));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// One id or a list of them.
+fn token_ids(config: &Value, key: &str) -> Result<Vec<u32>> {
+    let ids = match &config[key] {
+        Value::Null => &[],
+        Value::Array(ids) => ids.as_slice(),
+        id => std::slice::from_ref(id),
+    };
+    ids.iter()
+        .map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()))
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::Config(format!("'{key}' is not a token id: {}", config[key])))
+}
+
+fn strings(config: &Value, key: &str) -> Result<Vec<String>> {
+    let list = config[key]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    list.iter()
+        .map(|name| name.as_str().map(str::to_owned))
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::Config(format!("'{key}' is not a list of names: {}", config[key])))
+}

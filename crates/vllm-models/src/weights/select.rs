@@ -1,0 +1,166 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::FileBuffer;
+use crate::{Error, Result};
+
+/// The files to read.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    pub(super) files: Vec<String>,
+    /// Tensor → file, where an index says so.
+    pub(super) indexed_tensors: BTreeMap<String, String>,
+}
+
+/// Forms of a checkpoint, best first: name of the index, and how its files end.
+const FORMS: [(&str, &str); 3] = [
+    ("model.safetensors.index.json", ".safetensors"),
+    ("pytorch_model.bin.index.json", ".bin"),
+    ("", ".pt"),
+];
+
+/// What trainers leave beside the weights.
+const NOT_WEIGHTS: [&str; 5] = [
+    "training_args.bin",
+    "optimizer.bin",
+    "optimizer.pt",
+    "scheduler.pt",
+    "scaler.pt",
+];
+
+/// Chooses the weight files among the names of a model folder.
+pub(super) fn weight_files(
+    names: &[String],
+    open: &mut impl FnMut(&str) -> Result<FileBuffer>,
+) -> Result<Selection> {
+    for (index, extension) in FORMS {
+        if names.iter().any(|name| name == index) {
+            return read_index(index, open(index)?.as_ref().as_ref(), names);
+        }
+        let mut files: Vec<String> = names
+            .iter()
+            .filter(|name| name.ends_with(extension) && !name.contains('/'))
+            .filter(|name| !NOT_WEIGHTS.contains(&name.as_str()))
+            .cloned()
+            .collect();
+        // The consolidated copy of a checkpoint repeats it under other tensor names.
+        if files.iter().any(|name| !name.starts_with("consolidated")) {
+            files.retain(|name| !name.starts_with("consolidated"));
+        }
+        if !files.is_empty() {
+            files.sort();
+            return Ok(Selection {
+                files,
+                ..Selection::default()
+            });
+        }
+    }
+    Err(Error::NoWeights(names.to_vec()))
+}
+
+fn read_index(index: &str, json: &[u8], names: &[String]) -> Result<Selection> {
+    let error = |message: String| Error::File {
+        file: index.to_owned(),
+        message,
+    };
+    let json: serde_json::Value =
+        serde_json::from_slice(json).map_err(|e| error(format!("invalid JSON: {e}")))?;
+    let weight_map = json["weight_map"]
+        .as_object()
+        .ok_or_else(|| error("expected an object 'weight_map' of tensor and file names".into()))?;
+    let mut selection = Selection::default();
+    let mut files = BTreeSet::new();
+    for (tensor, file) in weight_map {
+        let file = file
+            .as_str()
+            .ok_or_else(|| error(format!("tensor '{tensor}' has no file name: {file}")))?;
+        if !names.iter().any(|name| name == file) {
+            return Err(error(format!(
+                "names the shard '{file}', which is missing; fetch it"
+            )));
+        }
+        files.insert(file.to_owned());
+        selection
+            .indexed_tensors
+            .insert(tensor.clone(), file.to_owned());
+    }
+    selection.files = files.into_iter().collect();
+    Ok(selection)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn select(names: &[&str], index: &'static str) -> Result<Vec<String>> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let selection = weight_files(&names, &mut |_| Ok(Arc::new(index) as FileBuffer))?;
+        Ok(selection.files)
+    }
+
+    #[test]
+    fn the_best_form_is_chosen() {
+        let check = |names: &[&str], index, expected: &[&str]| {
+            assert_eq!(select(names, index).unwrap(), expected, "{names:?}");
+        };
+        check(
+            &["config.json", "pytorch_model.bin", "flax.msgpack"],
+            "",
+            &["pytorch_model.bin"],
+        );
+        check(
+            &["pytorch_model.bin", "model.safetensors"],
+            "",
+            &["model.safetensors"],
+        );
+        check(
+            &["b.safetensors", "a.safetensors"],
+            "",
+            &["a.safetensors", "b.safetensors"],
+        );
+        check(
+            &["pytorch_model.bin", "training_args.bin"],
+            "",
+            &["pytorch_model.bin"],
+        );
+        check(
+            &["consolidated.safetensors", "model.safetensors"],
+            "",
+            &["model.safetensors"],
+        );
+        check(&["original/x.safetensors", "model.pt"], "", &["model.pt"]);
+        check(
+            &[
+                "1.safetensors",
+                "2.safetensors",
+                "3.safetensors",
+                "model.safetensors.index.json",
+            ],
+            r#"{"weight_map": {"x": "2.safetensors", "y": "1.safetensors"}}"#,
+            &["1.safetensors", "2.safetensors"],
+        );
+    }
+
+    #[test]
+    fn errors_name_what_is_missing() {
+        let check = |names: &[&str], index, expected: &str| {
+            let message = select(names, index).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check(
+            &["config.json", "training_args.bin"],
+            "",
+            "no weights found",
+        );
+        let index = "model.safetensors.index.json";
+        check(&[index], "{", "invalid JSON");
+        check(&[index], "{}", "weight_map");
+        check(&[index], r#"{"weight_map": {"x": 1}}"#, "no file name");
+        check(
+            &[index],
+            r#"{"weight_map": {"x": "gone.safetensors"}}"#,
+            "'gone.safetensors'",
+        );
+    }
+}

@@ -1,0 +1,90 @@
+use candle_core::{D, DType, Tensor};
+
+use crate::Result;
+
+/// The element-wise functions between the layers of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `max(x, 0)`.
+    Relu,
+    /// `x · Φ(x)`, with the error function.
+    Gelu,
+    /// GELU in its tanh approximation.
+    GeluTanh,
+    /// `x · σ(1.702 x)`.
+    QuickGelu,
+    /// `x · σ(x)`, also called swish.
+    Silu,
+}
+
+impl Activation {
+    /// The function that a `hidden_act` or `activation_function` of a config.json names.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "relu" => Self::Relu,
+            "gelu" | "gelu_python" => Self::Gelu,
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_accurate" => Self::GeluTanh,
+            "quick_gelu" => Self::QuickGelu,
+            "silu" | "swish" => Self::Silu,
+            _ => return None,
+        })
+    }
+
+    /// Applies the function to each element; shape and dtype stay.
+    pub fn forward(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Relu => x.relu()?,
+            Self::Gelu => x.gelu_erf()?,
+            Self::GeluTanh => x.gelu()?,
+            Self::QuickGelu => {
+                let sigmoid = ((x * -1.702)?.exp()? + 1.0)?.recip()?;
+                (x * sigmoid)?
+            }
+            Self::Silu => x.silu()?,
+        })
+    }
+}
+
+/// Softmax over the last dimension, computed in float32 and returned in `x`'s dtype.
+pub fn softmax_last_dim(x: &Tensor) -> Result<Tensor> {
+    let wide = x.to_dtype(DType::F32)?;
+    let exponentials = wide.broadcast_sub(&wide.max_keepdim(D::Minus1)?)?.exp()?;
+    let sums = exponentials.sum_keepdim(D::Minus1)?;
+    Ok(exponentials.broadcast_div(&sums)?.to_dtype(x.dtype())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn activations_match_known_values() {
+        // Values of torch.nn.functional at -1.5, 0 and 2.
+        let check = |name: &str, expected: [f32; 3]| {
+            let x = Tensor::new(&[-1.5f32, 0.0, 2.0], &Device::Cpu).unwrap();
+            let activation = Activation::from_name(name).unwrap();
+            let actual = activation.forward(&x).unwrap().to_vec1::<f32>().unwrap();
+            for (a, e) in actual.iter().zip(expected) {
+                assert!(
+                    (a - e).abs() < 1e-5,
+                    "{name}: {actual:?}, expected {expected:?}"
+                );
+            }
+        };
+        check("relu", [0.0, 0.0, 2.0]);
+        check("gelu", [-0.100_211, 0.0, 1.954_5]);
+        check("gelu_new", [-0.100_428, 0.0, 1.954_597_7]);
+        check("quick_gelu", [-0.108_412, 0.0, 1.935_619]);
+        check("silu", [-0.273_638, 0.0, 1.761_594_2]);
+        assert_eq!(Activation::from_name("sparkle"), None);
+    }
+
+    #[test]
+    fn softmax_rows_sum_to_one() {
+        let x = Tensor::new(&[[1000f32, 1000.0], [0.0, f32::NEG_INFINITY]], &Device::Cpu).unwrap();
+        let y = softmax_last_dim(&x).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(y, [[0.5, 0.5], [1.0, 0.0]]);
+    }
+}
