@@ -86,6 +86,15 @@ impl<'a> Arguments<'a> {
         self.named.assert_all_used()
     }
 
+    /// All arguments as the engine passes them.
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        let mut values = self.positional;
+        if self.named.args().next().is_some() {
+            values.push(self.named.into());
+        }
+        values
+    }
+
     /// An error that names the callee.
     pub(crate) fn error(&self, message: impl std::fmt::Display) -> Error {
         Error::new(

@@ -3,10 +3,9 @@
 use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
+use minijinja::{AutoEscape, Environment, Error, Output, State, Value, escape_formatter};
 
-use crate::error::RaisedByTemplate;
-use crate::{json, methods, python};
+use crate::{filters, methods, python};
 
 /// Work one rendering may do. An honest template spends a few dozen units a message and one unit
 /// per 64 bytes of text, so this is far above a full context, and well under a second.
@@ -31,26 +30,18 @@ pub(crate) fn syntax() -> SyntaxConfig {
 pub(crate) fn new_environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(syntax());
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.set_formatter(format_value);
     environment.set_unknown_method_callback(methods::call_method);
-    environment.add_filter("tojson", json::tojson);
-    environment.add_filter("string", |value: &Value| match value.as_str() {
-        Some(_) => value.clone(),
-        None => Value::from(python::to_str(value)),
-    });
-    environment.add_function("raise_exception", raise_exception);
+    filters::register(&mut environment);
     environment
 }
 
-fn raise_exception(message: &Value) -> Result<Value, Error> {
-    let message = python::to_str(message);
-    Err(Error::new(ErrorKind::InvalidOperation, message.clone())
-        .with_source(RaisedByTemplate(message)))
-}
-
-fn format_value(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
-    python::write_str(out, value).map_err(|fmt::Error| Error::from(fmt::Error))
+fn format_value(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    match state.auto_escape() {
+        AutoEscape::None => python::write_str(out, value).map_err(|fmt::Error| fmt::Error.into()),
+        _ => escape_formatter(out, state, value),
+    }
 }

@@ -35,13 +35,16 @@ mod arguments;
 mod continuation;
 mod environment;
 mod error;
-mod generation;
+mod filters;
 mod json;
 mod methods;
+mod prepare;
 mod python;
 mod strftime;
+mod strings;
 mod template;
 mod value;
+mod visit;
 
 pub use analysis::ContentFormat;
 pub use error::{Error, Result};

@@ -11,7 +11,7 @@ use crate::analysis::{self, ContentFormat};
 use crate::continuation::{cut_at_tag, tag_final_message};
 use crate::environment::{self, TEMPLATE_NAME};
 use crate::error::{Error, Result};
-use crate::generation::replace_generation_tags;
+use crate::prepare::prepare;
 use crate::strftime::strftime;
 use crate::value::{from_json, from_json_list};
 
@@ -50,7 +50,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Syntax`] if the source is not valid Jinja.
     pub fn new(source: &str) -> Result<Self> {
-        let parsable = replace_generation_tags(source, environment::syntax()).into_owned();
+        let parsable = prepare(source)?;
         let content_format = {
             let ast = machinery::parse(&parsable, TEMPLATE_NAME, environment::syntax())?;
             analysis::content_format(&ast)
