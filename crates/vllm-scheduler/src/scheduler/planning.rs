@@ -217,10 +217,11 @@ impl Scheduler {
             }
             request.sampled = None;
             self.running.remove(index);
-            if request.abort_requested {
+            let abort_requested = request.abort_requested;
+            self.cache.free_and_forget(&mut request.table);
+            if abort_requested {
                 self.finish(slot, FinishCause::Abort);
             } else {
-                self.cache.free_and_forget(&mut request.table);
                 self.preempt(slot);
             }
         }
