@@ -8,10 +8,11 @@ use crate::tokenizer::Tokenizer;
 /// Stands for bytes that are not (yet) a character.
 const REPLACEMENT: char = '\u{FFFD}';
 
-/// More undecodable ids in a row than any character needs; from here on work is saved.
+/// More ids than any character is spread over. If so many have not completed one, the bytes are
+/// broken, and the tail of the window is looked at before the whole is decoded again.
 const LONG_PENDING: usize = 32;
 
-/// Ids that hold the whole last character of a text, whatever precedes them.
+/// So many ids hold the whole last character of a text, if one does.
 const TAIL: usize = 8;
 
 /// Decodes one generated sequence as it grows.
@@ -33,15 +34,17 @@ pub struct IncrementalDetokenizer {
     join_added_tokens: Option<bool>,
 }
 
-/// Ids still needed for decoding; the first `prefix_len` of them decode to `prefix`, already
-/// emitted.
+/// The ids of the last emission and those behind it.
 #[derive(Clone, Debug, Default)]
 struct Window {
     ids: Vec<u32>,
+    /// The first `prefix_len` ids decode to `prefix` and are emitted.
     prefix_len: usize,
     prefix: String,
-    /// While the window is shorter than this, a complete-looking tail is not worth a decode.
-    retry_len: usize,
+    /// How many ids were pushed since the last emission.
+    num_pending: usize,
+    /// How many of the last ids are pieces like `<0xE2>`, which only decode as a whole run.
+    num_byte_pieces: usize,
 }
 
 impl IncrementalDetokenizer {
@@ -64,11 +67,8 @@ impl IncrementalDetokenizer {
             window: Window::default(),
             join_added_tokens,
         };
-        let prompt = prompt_ids
-            .iter()
-            .copied()
-            .filter(|&id| detokenizer.gives_text(id))
-            .collect();
+        let gives_text = |id: &u32| detokenizer.piece(*id).is_some();
+        let prompt = prompt_ids.iter().copied().filter(gives_text).collect();
         detokenizer.window = detokenizer.primed(prompt);
         detokenizer
     }
@@ -89,23 +89,27 @@ impl IncrementalDetokenizer {
 
     fn step(&mut self, id: u32) -> String {
         // Ids without text change nothing, and a run of them must not fill the window.
-        if !self.gives_text(id) {
+        let Some(piece) = self.piece(id) else {
             return String::new();
-        }
-        self.window.ids.push(id);
+        };
+        let window = &mut self.window;
+        window.ids.push(id);
+        window.num_pending += 1;
+        window.num_byte_pieces = if is_byte_piece(&piece) {
+            window.num_byte_pieces + 1
+        } else {
+            0
+        };
         self.emit().unwrap_or_default()
     }
 
     fn emit(&mut self) -> Result<String> {
         let window = &self.window;
-        if window.ids.len() - window.prefix_len > LONG_PENDING && !self.may_be_complete()? {
+        if window.num_pending > LONG_PENDING && !self.tail_is_complete()? {
             return Ok(String::new());
         }
-        let text = self
-            .tokenizer
-            .decode(&window.ids, self.skip_special_tokens)?;
+        let text = self.decode(&window.ids)?;
         if text.len() <= window.prefix.len() || text.ends_with(REPLACEMENT) {
-            self.window.retry_len = self.window.ids.len() + self.window.ids.len() / 2;
             return Ok(String::new());
         }
         let Some(new_text) = text.strip_prefix(&window.prefix) else {
@@ -114,10 +118,11 @@ impl IncrementalDetokenizer {
         let new_text = new_text.to_owned();
         let ids = self.window.ids.split_off(self.window.prefix_len);
         self.window = Window {
-            prefix: self.tokenizer.decode(&ids, self.skip_special_tokens)?,
+            prefix: self.decode(&ids)?,
             prefix_len: ids.len(),
             ids,
-            retry_len: 0,
+            num_pending: 0,
+            num_byte_pieces: self.window.num_byte_pieces,
         };
         Ok(new_text)
     }
@@ -125,56 +130,68 @@ impl IncrementalDetokenizer {
     /// The text changed under what was emitted, which only broken bytes can bring about: forget
     /// the past and decode the new id alone.
     fn restart(&mut self) -> Result<String> {
-        let ids = self
-            .window
-            .ids
-            .split_off(self.window.ids.len().saturating_sub(1));
-        let text = self.tokenizer.decode(&ids, self.skip_special_tokens)?;
+        let last = self.window.ids.len().saturating_sub(1);
+        let ids = self.window.ids.split_off(last);
+        let text = self.decode(&ids)?;
         self.window = self.primed(ids);
-        if self.window.prefix_len == 0 {
-            Ok(String::new())
+        Ok(if text.ends_with(REPLACEMENT) {
+            String::new()
         } else {
-            Ok(text)
-        }
+            text
+        })
     }
 
     /// A window whose text counts as emitted, unless it ends inside a character.
     fn primed(&self, ids: Vec<u32>) -> Window {
-        match self.tokenizer.decode(&ids, self.skip_special_tokens) {
+        let byte_piece = |&id: &u32| self.piece(id).filter(|piece| is_byte_piece(piece));
+        let num_byte_pieces = ids.iter().rev().map_while(byte_piece).count();
+        match self.decode(&ids) {
             Ok(prefix) if !prefix.ends_with(REPLACEMENT) => Window {
                 prefix_len: ids.len(),
                 ids,
                 prefix,
-                retry_len: 0,
+                num_pending: 0,
+                num_byte_pieces,
             },
             _ => Window {
                 ids,
+                num_byte_pieces,
                 ..Window::default()
             },
         }
     }
 
-    /// A cheap look at the tail of a long window. If the tail looks complete while the whole was
-    /// not (a broken run of byte pieces), the whole is decoded again only after it has grown.
-    fn may_be_complete(&self) -> Result<bool> {
-        let ids = &self.window.ids;
-        if ids.len() < self.window.retry_len && self.is_byte_piece(ids[ids.len() - 1]) {
+    /// Whether the text of a long window ends in a whole character, without decoding all of it.
+    fn tail_is_complete(&self) -> Result<bool> {
+        let Window {
+            ids,
+            num_byte_pieces,
+            ..
+        } = &self.window;
+        // A sound run of byte pieces would have given a character at least every four ids.
+        if *num_byte_pieces > LONG_PENDING {
             return Ok(false);
         }
-        let tail = &ids[ids.len().saturating_sub(TAIL)..];
-        let text = self.tokenizer.decode(tail, self.skip_special_tokens)?;
-        Ok(!text.ends_with(REPLACEMENT))
+        let start = ids.len().saturating_sub(TAIL.max(*num_byte_pieces));
+        Ok(!self.decode(&ids[start..])?.ends_with(REPLACEMENT))
     }
 
-    /// Whether `id` is a piece like `<0xE2>`.
-    fn is_byte_piece(&self, id: u32) -> bool {
-        self.tokenizer.id_to_token(id).is_some_and(|piece| {
-            piece.len() == "<0xE2>".len() && piece.starts_with("<0x") && piece.ends_with('>')
-        })
+    fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.decode(ids, self.skip_special_tokens)
     }
 
-    fn gives_text(&self, id: u32) -> bool {
-        !(self.skip_special_tokens && self.tokenizer.is_special(id))
-            && self.tokenizer.id_to_token(id).is_some()
+    /// The vocabulary entry of an id that gives text: neither unknown nor skipped.
+    fn piece(&self, id: u32) -> Option<String> {
+        let is_skipped = self.skip_special_tokens && self.tokenizer.is_special(id);
+        if is_skipped {
+            None
+        } else {
+            self.tokenizer.id_to_token(id)
+        }
     }
+}
+
+/// Whether a vocabulary entry stands for one byte, such as `<0xE2>`.
+fn is_byte_piece(piece: &str) -> bool {
+    piece.len() == "<0xE2>".len() && piece.starts_with("<0x") && piece.ends_with('>')
 }

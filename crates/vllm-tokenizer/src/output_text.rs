@@ -135,3 +135,137 @@ fn chars_back(text: &str, end: usize, count: usize) -> usize {
         .nth(skipped)
         .map_or(0, |(position, _)| position)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pushes pieces one token each until a stop string ends the text.
+    fn run(output: &mut OutputText, pieces: &[&str]) -> Option<String> {
+        pieces
+            .iter()
+            .enumerate()
+            .find_map(|(index, piece)| output.push(piece, index + 1))
+            .map(|found| found.stop)
+    }
+
+    fn output(stop: &[&str], include_stop_str: bool, min_tokens: usize) -> OutputText {
+        let stop: Vec<String> = stop.iter().map(|&stop| stop.to_owned()).collect();
+        OutputText::new(&stop, include_stop_str, min_tokens)
+    }
+
+    /// The text and the stop string found, in exclude mode.
+    #[track_caller]
+    fn check(stop: &[&str], pieces: &[&str], text: &str, found: Option<&str>) {
+        let mut output = output(stop, false, 0);
+        assert_eq!(run(&mut output, pieces).as_deref(), found);
+        assert_eq!(output.text(), text);
+    }
+
+    /// What each piece shows, and what the end shows.
+    #[track_caller]
+    fn check_deltas(mut output: OutputText, pieces: &[&str], deltas: &[&str], last: &str) {
+        for (index, (piece, delta)) in pieces.iter().zip(deltas).enumerate() {
+            let finished = output.push(piece, index + 1).is_some();
+            assert_eq!(&output.take_delta(finished), delta, "piece {index}");
+        }
+        assert_eq!(output.take_delta(true), last);
+    }
+
+    #[test]
+    fn the_text_ends_before_the_stop_string() {
+        check(&["."], &["One", ". Two"], "One", Some("."));
+        check(&["stop"], &["a s", "t", "op b"], "a ", Some("stop"));
+        check(&["stop"], &["sto", "st", "o"], "stosto", None);
+        check(&[], &["a", "b"], "ab", None);
+        check(&[""], &["a"], "a", None);
+    }
+
+    #[test]
+    fn the_stop_string_that_ends_first_wins() {
+        check(&["bcd", "bc"], &["abcd"], "a", Some("bc"));
+        check(&["cd", "b"], &["abcd"], "a", Some("b"));
+        // "long" begins first but ends last.
+        check(&["abcd", "c"], &["abcd"], "ab", Some("c"));
+    }
+
+    #[test]
+    fn equal_ends_go_by_list_order() {
+        check(&["bc", "abc"], &["xabc"], "xa", Some("bc"));
+        check(&["abc", "bc"], &["xabc"], "x", Some("abc"));
+    }
+
+    #[test]
+    fn the_first_occurrence_counts() {
+        check(&["ab"], &["xabab"], "x", Some("ab"));
+    }
+
+    #[test]
+    fn lengths_are_characters() {
+        check(&["é€😀"], &["xé", "€", "😀y"], "x", Some("é€😀"));
+        check_deltas(
+            output(&["é€😀"], false, 0),
+            &["aé", "€b"],
+            &["", "aé"],
+            "€b",
+        );
+    }
+
+    #[test]
+    fn include_mode_keeps_the_stop_string_and_drops_the_rest() {
+        let mut output = output(&["END"], true, 0);
+        assert_eq!(run(&mut output, &["a E", "ND b"]).as_deref(), Some("END"));
+        assert_eq!(output.text(), "a END");
+        assert_eq!(output.take_delta(true), "a END");
+    }
+
+    #[test]
+    fn stop_strings_count_only_after_min_tokens() {
+        let mut text = output(&["b"], false, 2);
+        assert_eq!(run(&mut text, &["b", "b", "a", "b"]).as_deref(), Some("b"));
+        assert_eq!(text.text(), "bba");
+        // The match may begin in the text of the first tokens, if a later one completes it.
+        let mut text = output(&["ab"], false, 1);
+        assert_eq!(run(&mut text, &["xa", "b"]).as_deref(), Some("ab"));
+        assert_eq!(text.text(), "x");
+    }
+
+    #[test]
+    fn a_token_without_text_is_no_reason_to_search() {
+        let mut text = output(&["b"], false, 1);
+        assert_eq!(run(&mut text, &["b", "", ""]), None);
+        assert_eq!(text.text(), "b");
+    }
+
+    #[test]
+    fn the_longest_stop_string_less_one_is_held_back() {
+        check_deltas(
+            output(&["wxyz", "q"], false, 0),
+            &["ab", "cd", "e"],
+            &["", "a", "b"],
+            "cde",
+        );
+        check_deltas(
+            output(&["wxyz"], false, 0),
+            &["aw", "xy", "zb"],
+            &["", "a", ""],
+            "",
+        );
+    }
+
+    #[test]
+    fn nothing_is_held_back_in_include_mode_or_without_stop_strings() {
+        check_deltas(output(&["wxyz"], true, 0), &["ab", "c"], &["ab", "c"], "");
+        check_deltas(output(&[], false, 0), &["ab", "c"], &["ab", "c"], "");
+    }
+
+    #[test]
+    fn the_visible_text_is_all_that_deltas_showed() {
+        let mut text = output(&["xyz"], false, 0);
+        text.push("hello", 1);
+        assert_eq!(text.visible(false), "hel");
+        assert_eq!(text.take_delta(false), "hel");
+        assert_eq!(text.visible(true), "hello");
+        assert_eq!(text.text(), "hello");
+    }
+}

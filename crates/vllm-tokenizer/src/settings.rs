@@ -20,6 +20,9 @@ pub(crate) const NAMED_TOKENS: [&str; 7] = [
     "mask_token",
 ];
 
+const EXTRA_TOKENS: &str = "extra_special_tokens";
+const FORMER_EXTRA_TOKENS: &str = "additional_special_tokens";
+
 /// The merged settings of one checkpoint.
 pub(crate) struct Settings {
     /// `bos_token` and its like, in the order in which missing ones are added to the vocabulary.
@@ -50,6 +53,13 @@ impl Settings {
     pub(crate) fn from_files(files: &TokenizerFiles<'_>) -> Result<Self> {
         let mut config = parse_object("tokenizer_config.json", files.tokenizer_config_json)?;
         let model_config = parse_object("config.json", files.config_json)?;
+
+        let has_extra_tokens = config
+            .get(EXTRA_TOKENS)
+            .is_some_and(|tokens| !is_empty(tokens));
+        if !has_extra_tokens && let Some(tokens) = config.remove(FORMER_EXTRA_TOKENS) {
+            config.insert(EXTRA_TOKENS.to_owned(), tokens);
+        }
 
         let lists_all_added_tokens = config.contains_key("added_tokens_decoder");
         let mut added_tokens = BTreeMap::new();
@@ -85,7 +95,16 @@ impl Settings {
             class,
         };
         if !lists_all_added_tokens {
-            settings.read_added_tokens_json(files.added_tokens_json)?;
+            let is_special = |content: &str| {
+                let named = settings.named_tokens.iter().map(|(_, token)| token);
+                // Special tokens under the former key of special_tokens_map.json come too late.
+                let extra = settings
+                    .extra_tokens
+                    .iter()
+                    .filter(|_| config.contains_key(EXTRA_TOKENS));
+                named.chain(extra).any(|token| token.content == content)
+            };
+            settings.added_tokens = parse_added_tokens(files.added_tokens_json, is_special)?;
         }
         // Names that the configuration sets to null stay unset; the others take the class's default.
         for (name, content) in class.default_tokens() {
@@ -109,29 +128,13 @@ impl Settings {
         let token = self.named_tokens.iter().find(|(known, _)| known == name);
         token.map(|(_, token)| token.content.as_str())
     }
+}
 
-    /// `added_tokens.json` holds only contents and ids; a token is special if it is named as one.
-    fn read_added_tokens_json(&mut self, bytes: Option<&[u8]>) -> Result<()> {
-        const FILE: &str = "added_tokens.json";
-        for (content, id) in parse_object(FILE, bytes)? {
-            let id = id
-                .as_u64()
-                .and_then(|id| u32::try_from(id).ok())
-                .ok_or_else(|| {
-                    Error::invalid_file(FILE, format!("the id of {content:?} must be a token id"))
-                })?;
-            let special = self
-                .named_tokens
-                .iter()
-                .any(|(_, token)| token.content == content)
-                || self
-                    .extra_tokens
-                    .iter()
-                    .any(|token| token.content == content);
-            self.added_tokens
-                .insert(id, AddedToken::from(content, special));
-        }
-        Ok(())
+fn is_empty(tokens: &Value) -> bool {
+    match tokens {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => true,
     }
 }
 
@@ -167,6 +170,26 @@ fn parse_added_tokens_decoder(decoder: &Value) -> Result<BTreeMap<u32, AddedToke
     Ok(tokens)
 }
 
+/// `added_tokens.json` holds only contents and ids; a token is special if it is known as one.
+fn parse_added_tokens(
+    bytes: Option<&[u8]>,
+    is_special: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<u32, AddedToken>> {
+    const FILE: &str = "added_tokens.json";
+    let mut tokens = BTreeMap::new();
+    for (content, id) in parse_object(FILE, bytes)? {
+        let parsed_id = id
+            .as_u64()
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or_else(|| {
+                Error::invalid_file(FILE, format!("the id of {content:?} must be a token id"))
+            })?;
+        let special = is_special(&content);
+        tokens.insert(parsed_id, AddedToken::from(content, special));
+    }
+    Ok(tokens)
+}
+
 /// `special_tokens_map.json` overrides the tokenizer configuration, except that its nameless
 /// tokens join those already there.
 fn merge_special_tokens_map(config: &mut Map<String, Value>, map: Map<String, Value>) {
@@ -174,7 +197,7 @@ fn merge_special_tokens_map(config: &mut Map<String, Value>, map: Map<String, Va
         if let Value::Object(token) = &mut value {
             token.insert("special".to_owned(), Value::Bool(true));
         }
-        if name == "extra_special_tokens"
+        if name == EXTRA_TOKENS
             && let (Some(Value::Array(known)), Value::Array(more)) =
                 (config.get_mut(&name), &mut value)
         {
@@ -199,19 +222,13 @@ fn named_tokens(config: &Map<String, Value>) -> Vec<(String, AddedToken)> {
         .collect()
 }
 
-/// The nameless special tokens, under their present or their former key.
+/// The nameless special tokens, under their present or, where that is missing, their former key.
 fn extra_tokens(config: &Map<String, Value>) -> Vec<AddedToken> {
-    let list = |key: &str| {
-        config
-            .get(key)
-            .and_then(Value::as_array)
-            .filter(|l| !l.is_empty())
-    };
-    let present = list("extra_special_tokens");
-    let tokens = present.or_else(|| list("additional_special_tokens"));
+    let tokens = config
+        .get(EXTRA_TOKENS)
+        .or_else(|| config.get(FORMER_EXTRA_TOKENS));
+    let tokens = tokens.and_then(Value::as_array).into_iter().flatten();
     tokens
-        .into_iter()
-        .flatten()
         .filter_map(|value| parse_token(value, true))
         .collect()
 }
