@@ -183,3 +183,208 @@ fn attend_sequence_plain(
         .transpose(0, 1)?
         .contiguous()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::test_support::{assert_close, random_tensor};
+    use crate::{BatchSequence, KvCache, KvCacheSpec};
+
+    const NUM_BLOCKS: usize = 40;
+
+    /// A cache whose first layer holds noise everywhere, and the batch laid out over it.
+    fn noisy_cache(
+        sequences: &[BatchSequence<'_>],
+        block_size: usize,
+        num_kv_heads: usize,
+        head_dim: usize,
+        dtype: DType,
+    ) -> (KvCache, AttentionMetadata) {
+        let spec = KvCacheSpec {
+            num_layers: 1,
+            num_kv_heads,
+            head_dim,
+            dtype,
+        };
+        let mut cache = KvCache::new(spec, NUM_BLOCKS, block_size, &Device::Cpu).unwrap();
+        let shape = [NUM_BLOCKS, block_size, num_kv_heads, head_dim];
+        let layer = cache.layer_mut(0).unwrap();
+        layer.keys = (random_tensor(10, &shape) * 2.0)
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap();
+        layer.values = random_tensor(11, &shape).to_dtype(dtype).unwrap();
+        let metadata = AttentionMetadata::new(sequences, &cache, &Device::Cpu).unwrap();
+        (cache, metadata)
+    }
+
+    const MIXED_BATCH: [BatchSequence<'static>; 4] = [
+        BatchSequence {
+            query_start: 0,
+            query_len: 1,
+            context_len: 0,
+            block_table: &[7],
+        },
+        BatchSequence {
+            query_start: 1,
+            query_len: 19,
+            context_len: 0,
+            block_table: &[3, 9, 1, 4, 12, 30, 31, 32],
+        },
+        BatchSequence {
+            query_start: 20,
+            query_len: 6,
+            context_len: 13,
+            block_table: &[2, 8, 0, 11, 13, 33, 34, 35],
+        },
+        BatchSequence {
+            query_start: 26,
+            query_len: 1,
+            context_len: 27,
+            block_table: &[39, 38, 37, 36, 20, 21, 22, 23, 24, 25],
+        },
+    ];
+
+    #[test]
+    fn the_fast_body_matches_the_plain_one() {
+        for (block_size, num_heads, num_kv_heads, head_dim, dtype) in [
+            (16, 4, 4, 8, DType::F32),
+            (16, 6, 2, 64, DType::F32),
+            (8, 4, 1, 80, DType::F16),
+            (3, 2, 2, 20, DType::BF16),
+        ] {
+            let (mut cache, metadata) =
+                noisy_cache(&MIXED_BATCH, block_size, num_kv_heads, head_dim, dtype);
+            let layer = cache.layer_mut(0).unwrap();
+            let queries = random_tensor(12, &[metadata.num_tokens(), num_heads, head_dim]);
+            for (sliding_window, soft_cap) in [(None, None), (Some(5), None), (None, Some(2.0))] {
+                let options = AttentionOptions {
+                    sliding_window,
+                    soft_cap,
+                    ..AttentionOptions::causal(head_dim)
+                };
+                let plain = paged_attention_plain(&queries, layer, &metadata, &options).unwrap();
+                let fast = paged_attention(&queries, layer, &metadata, &options).unwrap();
+                assert_close(
+                    &fast,
+                    &plain,
+                    1e-5,
+                    &format!("{options:?} {dtype:?} {head_dim}"),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_of_one_sees_only_itself() {
+        let (mut cache, metadata) = noisy_cache(&MIXED_BATCH, 16, 1, 4, DType::F32);
+        let layer = cache.layer_mut(0).unwrap();
+        let values = random_tensor(13, &[metadata.num_tokens(), 1, 4]);
+        write_kv(layer, &random_tensor(14, &[27, 1, 4]), &values, &metadata).unwrap();
+        let options = AttentionOptions {
+            sliding_window: Some(1),
+            ..AttentionOptions::causal(4)
+        };
+        let queries = random_tensor(15, &[27, 1, 4]);
+        let output = paged_attention(&queries, layer, &metadata, &options).unwrap();
+        assert_close(&output, &values, 1e-6, "own values");
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_chunks_or_on_the_batch() {
+        let table: Vec<u32> = (5..15).collect();
+        let whole = [BatchSequence {
+            query_start: 0,
+            query_len: 37,
+            context_len: 0,
+            block_table: &table,
+        }];
+        let (mut cache, metadata) = noisy_cache(&whole, 4, 2, 24, DType::F32);
+        let layer_spec = *cache.spec();
+        let queries = random_tensor(16, &[37, 4, 24]);
+        let attend = |cache: &mut KvCache, queries: &Tensor, metadata: &AttentionMetadata| {
+            let options = AttentionOptions {
+                sliding_window: Some(20),
+                ..AttentionOptions::causal(layer_spec.head_dim)
+            };
+            let layer = cache.layer_mut(0).unwrap();
+            let output = paged_attention(queries, layer, metadata, &options).unwrap();
+            output.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let together = attend(&mut cache, &queries, &metadata);
+        for chunk in [1, 3, 4, 7, 36] {
+            let mut pieces = Vec::new();
+            for start in (0..37).step_by(chunk) {
+                let query_len = chunk.min(37 - start);
+                let own = [BatchSequence {
+                    query_start: 0,
+                    query_len,
+                    context_len: start,
+                    block_table: &table,
+                }];
+                let metadata = AttentionMetadata::new(&own, &cache, &Device::Cpu).unwrap();
+                let own_queries = queries.narrow(0, start, query_len).unwrap();
+                pieces.extend(attend(&mut cache, &own_queries, &metadata));
+            }
+            assert_eq!(pieces, together, "chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn writes_land_in_their_slots_and_nowhere_else() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let (mut cache, metadata) = noisy_cache(&MIXED_BATCH, 16, 3, 8, dtype);
+            let layer = cache.layer_mut(0).unwrap();
+            let plain = layer.keys.copy().unwrap();
+            let shape = [metadata.num_tokens(), 3, 8];
+            let (keys, values) = (random_tensor(17, &shape), random_tensor(18, &shape));
+            write_kv(layer, &keys, &values, &metadata).unwrap();
+            write_slots_plain(&plain, &keys, &metadata).unwrap();
+            let bytes = |tensor: &Tensor| -> Vec<f32> {
+                let wide = tensor.to_dtype(DType::F32).unwrap();
+                wide.flatten_all().unwrap().to_vec1().unwrap()
+            };
+            assert_eq!(bytes(&layer.keys), bytes(&plain), "{dtype:?}");
+            let slots = Tensor::new(metadata.slot_mapping(), &Device::Cpu).unwrap();
+            let read = layer
+                .values
+                .flatten_to(1)
+                .unwrap()
+                .index_select(&slots, 0)
+                .unwrap();
+            assert_eq!(
+                bytes(&read),
+                bytes(&values.to_dtype(dtype).unwrap()),
+                "{dtype:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn misshapen_operands_are_refused() {
+        let (mut cache, metadata) = noisy_cache(&MIXED_BATCH, 16, 2, 8, DType::F32);
+        let options = AttentionOptions::causal(8);
+        for shape in [[27, 3, 8], [26, 2, 8], [27, 2, 4]] {
+            let layer = cache.layer_mut(0).unwrap();
+            let tensor = random_tensor(19, &shape);
+            assert!(
+                paged_attention(&tensor, layer, &metadata, &options).is_err(),
+                "{shape:?}"
+            );
+            assert!(
+                write_kv(layer, &tensor, &tensor, &metadata).is_err(),
+                "{shape:?}"
+            );
+        }
+        let spec = *cache.spec();
+        let mut smaller = KvCache::new(spec, 5, 16, &Device::Cpu).unwrap();
+        let queries = random_tensor(20, &[27, 2, 8]);
+        let layer = smaller.layer_mut(0).unwrap();
+        let message = paged_attention(&queries, layer, &metadata, &options)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("KV cache of 5 blocks"), "{message}");
+    }
+}

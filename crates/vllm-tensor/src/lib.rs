@@ -41,6 +41,8 @@ mod kv_cache;
 mod linear;
 mod metadata;
 mod norm;
+#[cfg(test)]
+mod test_support;
 
 pub use activation::{Activation, softmax_last_dim};
 pub use attention::{AttentionOptions, paged_attention, write_kv};

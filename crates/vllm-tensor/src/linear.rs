@@ -98,3 +98,58 @@ fn shape_error(expected: String, actual: &Tensor) -> Error {
         actual: actual.shape().clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{assert_close, random_tensor};
+
+    #[test]
+    fn the_fast_body_matches_the_plain_one() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let weight = random_tensor(1, &[37, 50]).to_dtype(dtype).unwrap();
+            let linear = Linear::new(weight.clone(), Some(random_tensor(2, &[37]))).unwrap();
+            let x = random_tensor(3, &[6, 50]);
+            let plain = linear_plain(&x, &weight, linear.bias.as_ref()).unwrap();
+            assert_close(&linear.forward(&x).unwrap(), &plain, 1e-5, "linear");
+        }
+    }
+
+    #[test]
+    fn views_of_larger_tensors_are_read_in_place() {
+        let all = random_tensor(1, &[8, 5]);
+        let linear = Linear::new(all.narrow(0, 2, 3).unwrap(), None).unwrap();
+        let x = random_tensor(2, &[4, 9]).narrow(1, 2, 5).unwrap();
+        let plain = linear_plain(&x, &all.narrow(0, 2, 3).unwrap(), None).unwrap();
+        assert_close(
+            &linear.forward(&x).unwrap(),
+            &plain,
+            1e-5,
+            "linear of views",
+        );
+    }
+
+    #[test]
+    fn misshapen_operands_are_refused() {
+        let weight = random_tensor(1, &[3, 4]);
+        let check = |result: Result<Linear>, expected: &str| {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check(
+            Linear::new(weight.flatten_all().unwrap(), None),
+            "[out, in]",
+        );
+        check(
+            Linear::new(weight.clone(), Some(random_tensor(1, &[4]))),
+            "a bias [3]",
+        );
+        check(Linear::new(weight.to_dtype(DType::U8).unwrap(), None), "U8");
+        let linear = Linear::new(weight, None).unwrap();
+        let message = linear
+            .forward(&random_tensor(1, &[2, 3]))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("[rows, 4]"), "{message}");
+    }
+}

@@ -209,3 +209,63 @@ fn slot_of(block_table: &[u32], block_size: usize, position: usize) -> u32 {
     // Fits: a cache has at most 2^32 slots.
     (block * block_size + position % block_size) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::KvCacheSpec;
+
+    fn lay_out(sequences: &[BatchSequence<'_>]) -> Result<AttentionMetadata> {
+        let spec = KvCacheSpec {
+            num_layers: 1,
+            num_kv_heads: 1,
+            head_dim: 1,
+            dtype: DType::F32,
+        };
+        let cache = KvCache::new(spec, 10, 4, &Device::Cpu)?;
+        AttentionMetadata::new(sequences, &cache, &Device::Cpu)
+    }
+
+    #[test]
+    fn slots_follow_the_block_tables() {
+        let metadata = lay_out(&[
+            BatchSequence {
+                query_start: 0,
+                query_len: 3,
+                context_len: 3,
+                block_table: &[5, 2],
+            },
+            BatchSequence {
+                query_start: 3,
+                query_len: 1,
+                context_len: 0,
+                block_table: &[9, 1],
+            },
+        ]);
+        assert_eq!(
+            metadata.unwrap().slot_mapping(),
+            [5 * 4 + 3, 2 * 4, 2 * 4 + 1, 9 * 4]
+        );
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let check = |query_start, query_len, context_len, block_table: &[u32], expected: &str| {
+            let sequence = BatchSequence {
+                query_start,
+                query_len,
+                context_len,
+                block_table,
+            };
+            let message = lay_out(&[sequence]).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check(0, 0, 3, &[1], "expected at least one");
+        check(2, 1, 0, &[1], "expected at least one at 0");
+        check(0, 3, 2, &[1], "only 1 blocks of 4");
+        check(0, 3, usize::MAX, &[1], "only 1 blocks of 4");
+        check(0, 3, 0, &[10], "block 10 of a KV cache of 10 blocks");
+    }
+}

@@ -130,3 +130,37 @@ fn check_rows(x: &Tensor, size: usize) -> Result<()> {
         actual: x.shape().clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{assert_close, random_tensor};
+
+    #[test]
+    fn the_fast_bodies_match_the_plain_ones() {
+        for size in [1, 15, 16, 100] {
+            let x = ((random_tensor(1, &[5, size]) * 3.0).unwrap() + 1.0).unwrap();
+            let (weight, bias) = (random_tensor(2, &[size]), random_tensor(3, &[size]));
+            for (weight, bias) in [(Some(weight.clone()), Some(bias)), (None, None)] {
+                let norm = LayerNorm::new(weight, bias, size, 1e-5).unwrap();
+                let (fast, plain) = (norm.forward(&x).unwrap(), norm.forward_plain(&x).unwrap());
+                assert_close(&fast, &plain, 1e-4, "layer norm");
+            }
+            let norm = RmsNorm::new(weight, 1e-6).unwrap();
+            let (fast, plain) = (norm.forward(&x).unwrap(), norm.forward_plain(&x).unwrap());
+            assert_close(&fast, &plain, 1e-5, "rms norm");
+        }
+    }
+
+    #[test]
+    fn misshapen_operands_are_refused() {
+        let vector = random_tensor(1, &[4]);
+        assert!(LayerNorm::new(Some(vector.clone()), None, 5, 1e-5).is_err());
+        let norm = RmsNorm::new(vector, 1e-5).unwrap();
+        let message = norm
+            .forward(&random_tensor(1, &[2, 5]))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("[rows, 4]"), "{message}");
+    }
+}
