@@ -1,0 +1,158 @@
+//! Reading the members of an object and keeping the errors in schema order.
+
+use super::errors::SchemaError;
+use super::value::{Dict, Value};
+
+/// Where in the body a value stands, and the errors found so far.
+#[derive(Debug, Default)]
+pub struct Scope {
+    path: Vec<String>,
+    errors: Vec<SchemaError>,
+}
+
+impl Scope {
+    /// A scope at the top of a body.
+    pub fn new() -> Self {
+        Self {
+            path: vec!["body".to_owned()],
+            errors: Vec::new(),
+        }
+    }
+
+    /// Runs `read` one level deeper, at member or index `segment`.
+    pub fn at<T>(&mut self, segment: impl Into<String>, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(segment.into());
+        let result = read(self);
+        self.path.pop();
+        result
+    }
+
+    /// Records an error about `input` at the present place and returns `None`.
+    pub fn fail<T>(
+        &mut self,
+        kind: &'static str,
+        message: impl Into<String>,
+        input: &Value,
+    ) -> Option<T> {
+        self.push(SchemaError::new(kind, self.loc(), message, input))
+    }
+
+    /// Records a ready error and returns `None`.
+    pub fn push<T>(&mut self, error: SchemaError) -> Option<T> {
+        self.errors.push(error);
+        None
+    }
+
+    /// The dotted place.
+    pub fn loc(&self) -> String {
+        self.path.join(".")
+    }
+
+    /// The errors found so far.
+    pub fn errors(&self) -> &[SchemaError] {
+        &self.errors
+    }
+
+    /// The value when nothing was wrong, else all errors.
+    ///
+    /// # Errors
+    /// The collected errors.
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Vec<SchemaError>> {
+        match value {
+            Some(value) if self.errors.is_empty() => Ok(value),
+            _ => Err(self.errors),
+        }
+    }
+
+    /// Tries one branch of a union: its errors are returned instead of recorded.
+    pub fn attempt<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Result<T, Vec<SchemaError>> {
+        let earlier = std::mem::take(&mut self.errors);
+        let value = read(self);
+        let errors = std::mem::replace(&mut self.errors, earlier);
+        match value {
+            Some(value) if errors.is_empty() => Ok(value),
+            _ => Err(errors),
+        }
+    }
+
+    /// Records errors that came back from [`Scope::attempt`] and returns `None`.
+    pub fn fail_all<T>(&mut self, errors: impl IntoIterator<Item = SchemaError>) -> Option<T> {
+        self.errors.extend(errors);
+        None
+    }
+
+    /// Sorts the errors by the schema's own field order (`order` holds the names), because an
+    /// answer lists them in that order and names the first one as its parameter.
+    pub fn sort_by_field(&mut self, order: &[&str]) {
+        let depth: usize = self.path.iter().map(|segment| segment.len() + 1).sum();
+        self.errors.sort_by_key(|error| {
+            let field = error.loc.get(depth..).unwrap_or("");
+            let field = field.split('.').next().unwrap_or(field);
+            order
+                .iter()
+                .position(|name| *name == field)
+                .unwrap_or(usize::MAX)
+        });
+    }
+}
+
+/// The members of one object. `null` is accepted only by [`Fields::nullable`].
+pub struct Fields<'a> {
+    members: &'a Dict,
+    scope: &'a mut Scope,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads `members`, which stand at the scope's present place.
+    pub fn new(members: &'a Dict, scope: &'a mut Scope) -> Self {
+        Self { members, scope }
+    }
+
+    /// A member that may be missing or null.
+    pub fn nullable<T>(
+        &mut self,
+        name: &str,
+        decode: impl FnOnce(&Value, &mut Scope) -> Option<T>,
+    ) -> Option<T> {
+        match self.members.get(name) {
+            None | Some(Value::Null) => None,
+            Some(value) => self.scope.at(name, |scope| decode(value, scope)),
+        }
+    }
+
+    /// A member that may be missing but not null. On an error the default stands in.
+    pub fn with_default<T>(
+        &mut self,
+        name: &str,
+        default: T,
+        decode: impl FnOnce(&Value, &mut Scope) -> Option<T>,
+    ) -> T {
+        match self.members.get(name) {
+            None => default,
+            Some(value) => self
+                .scope
+                .at(name, |scope| decode(value, scope))
+                .unwrap_or(default),
+        }
+    }
+
+    /// A member that must be there.
+    pub fn required<T>(
+        &mut self,
+        name: &str,
+        decode: impl FnOnce(&Value, &mut Scope) -> Option<T>,
+    ) -> Option<T> {
+        match self.members.get(name) {
+            Some(value) => self.scope.at(name, |scope| decode(value, scope)),
+            None => {
+                let whole = Value::Dict(self.members.clone());
+                self.scope.at(name, |scope| {
+                    scope.fail("missing", "Field required", &whole)
+                })
+            }
+        }
+    }
+}
