@@ -1,6 +1,6 @@
 //! What a step costs beside the model: 256 running and 10,000 waiting requests.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use std::hint::black_box;
 
