@@ -226,3 +226,144 @@ fn strings(config: &Value, key: &str) -> Result<Vec<String>> {
         .collect::<Option<_>>()
         .ok_or_else(|| Error::Config(format!("'{key}' is not a list of names: {}", config[key])))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A minimal config with `extra` keys.
+    fn read(extra: Value) -> Result<ModelConfig> {
+        let mut config = json!({
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 8,
+            "vocab_size": 100,
+        });
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        ModelConfig::from_json(config.to_string().as_bytes())
+    }
+
+    #[test]
+    fn defaults() {
+        let config = read(json!({})).unwrap();
+        assert_eq!(config.architectures, ["LlamaForCausalLM"]);
+        assert_eq!((config.num_kv_heads, config.head_dim), (8, 8));
+        assert_eq!((config.max_model_len, config.sliding_window), (2048, None));
+        assert_eq!((config.dtype, config.bos_token_id), (None, None));
+        assert!(config.eos_token_ids.is_empty() && config.tie_word_embeddings);
+    }
+
+    #[test]
+    fn dtypes_by_old_and_new_key() {
+        let check = |extra, expected| assert_eq!(read(extra).unwrap().dtype, expected);
+        check(json!({"torch_dtype": "float16"}), Some(DType::F16));
+        check(json!({"dtype": "bfloat16"}), Some(DType::BF16));
+        check(json!({"dtype": "torch.float32"}), Some(DType::F32));
+        check(
+            json!({"dtype": null, "torch_dtype": "bfloat16"}),
+            Some(DType::BF16),
+        );
+        check(json!({"torch_dtype": "auto"}), None);
+    }
+
+    #[test]
+    fn the_longest_sequence_is_derived() {
+        let check = |extra: Value, expected: usize| {
+            assert_eq!(
+                read(extra.clone()).unwrap().max_model_len,
+                expected,
+                "{extra}"
+            );
+        };
+        check(json!({"max_position_embeddings": 512}), 512);
+        check(
+            json!({"max_position_embeddings": 512, "seq_length": 256}),
+            256,
+        );
+        let rope = |key: &str, rope: Value| json!({"n_positions": 1000, key: rope});
+        check(
+            rope("rope_scaling", json!({"type": "linear", "factor": 2.0})),
+            2000,
+        );
+        check(
+            rope(
+                "rope_scaling",
+                json!({"rope_type": "dynamic", "factor": 4.0}),
+            ),
+            4000,
+        );
+        check(
+            rope(
+                "rope_scaling",
+                json!({"rope_type": "llama3", "factor": 8.0}),
+            ),
+            1000,
+        );
+        check(
+            rope("rope_scaling", json!({"rope_type": "yarn", "factor": 8.0})),
+            1000,
+        );
+        check(rope("rope_scaling", Value::Null), 1000);
+        check(
+            rope(
+                "rope_parameters",
+                json!({"rope_type": "default", "rope_theta": 1e6}),
+            ),
+            1000,
+        );
+        check(
+            rope(
+                "rope_parameters",
+                json!({"rope_type": "linear", "factor": 3.0}),
+            ),
+            3000,
+        );
+    }
+
+    #[test]
+    fn one_or_several_end_tokens() {
+        let check = |eos: Value, expected: &[u32]| {
+            assert_eq!(
+                read(json!({"eos_token_id": eos})).unwrap().eos_token_ids,
+                expected
+            );
+        };
+        check(json!(2), &[2]);
+        check(json!([2, 5]), &[2, 5]);
+        check(Value::Null, &[]);
+        assert!(read(json!({"eos_token_id": "end"})).is_err());
+        assert!(read(json!({"eos_token_id": -1})).is_err());
+    }
+
+    #[test]
+    fn windows_and_heads() {
+        let config = read(json!({"sliding_window": 16, "num_key_value_heads": 2, "head_dim": 32}));
+        let config = config.unwrap();
+        assert_eq!(config.sliding_window, Some(16));
+        assert_eq!((config.num_kv_heads, config.head_dim), (2, 32));
+        let off = read(json!({"sliding_window": 16, "use_sliding_window": false})).unwrap();
+        assert_eq!(off.sliding_window, None);
+        assert!(read(json!({"num_key_value_heads": 3})).is_err());
+        assert!(read(json!({"num_key_value_heads": 0})).is_err());
+    }
+
+    #[test]
+    fn the_language_model_of_several_modalities() {
+        let nested = json!({
+            "architectures": ["Gemma3ForConditionalGeneration"],
+            "dtype": "bfloat16",
+            "text_config": {
+                "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9,
+            },
+        });
+        let config = ModelConfig::from_json(nested.to_string().as_bytes()).unwrap();
+        assert_eq!(config.architectures, ["Gemma3ForConditionalGeneration"]);
+        assert_eq!((config.hidden_size, config.dtype), (8, Some(DType::BF16)));
+    }
+}

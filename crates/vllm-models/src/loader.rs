@@ -46,10 +46,6 @@ impl<'a> WeightLoader<'a> {
         })
     }
 
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.names.contains_key(name)
-    }
-
     pub(crate) fn device(&self) -> &Device {
         &self.device
     }
@@ -106,6 +102,27 @@ impl<'a> WeightLoader<'a> {
         )?)?)
     }
 
+    /// The output layer `lm_head`, shared with `embedding`, the table `embedding_name`, where
+    /// `tied`. A head in the checkpoint wins over the tie, unless it is the table once more.
+    pub(crate) fn lm_head(
+        &self,
+        embedding: &Embedding,
+        embedding_name: &str,
+        tied: bool,
+    ) -> Result<Linear> {
+        const HEAD: &str = "lm_head.weight";
+        let shared = match (self.names.get(HEAD), self.names.get(embedding_name)) {
+            (Some(head), Some(table)) => tied && self.files.are_equal(head, table),
+            _ => tied,
+        };
+        if shared {
+            self.taken.borrow_mut().insert(HEAD.to_owned());
+            return Ok(Linear::new(embedding.weight().clone(), None)?);
+        }
+        let (vocab_size, width) = embedding.weight().dims2()?;
+        self.linear("lm_head", width, vocab_size, false)
+    }
+
     /// A layer norm from `{prefix}.weight` and `{prefix}.bias`; without them if not `affine`.
     pub(crate) fn layer_norm(
         &self,
@@ -150,11 +167,6 @@ impl<'a> WeightLoader<'a> {
         })
     }
 
-    /// Marks `name` as known without reading it.
-    pub(crate) fn ignore(&self, name: &str) {
-        self.taken.borrow_mut().insert(name.to_owned());
-    }
-
     /// A norm's weight or a bias, in the dtype of activations.
     fn vector(&self, name: &str, size: usize) -> Result<Tensor> {
         self.tensor(name, &[size], activation_dtype(&self.device, self.dtype))
@@ -168,7 +180,7 @@ impl<'a> WeightLoader<'a> {
                 expected: shape.to_vec(),
             });
         };
-        self.ignore(name);
+        self.taken.borrow_mut().insert(name.to_owned());
         self.files.tensor(file_name, shape, dtype, &self.device)
     }
 }

@@ -12,6 +12,8 @@ use crate::{Batch, Error, Model, ModelConfig, Result};
 /// The position table begins with two rows that no token uses.
 const POSITION_OFFSET: usize = 2;
 
+const EMBED_TOKENS: &str = "decoder.embed_tokens.weight";
+
 const LAYER_NORM_EPS: f64 = 1e-5;
 
 /// What only OPT's config knows, with transformers' defaults.
@@ -70,8 +72,7 @@ impl Opt {
         let embed_dim = opt.word_embed_proj_dim.unwrap_or(hidden_size);
         let max_positions = opt.max_position_embeddings;
 
-        let embed_tokens =
-            weights.embedding("decoder.embed_tokens.weight", vocab_size, embed_dim)?;
+        let embed_tokens = weights.embedding(EMBED_TOKENS, vocab_size, embed_dim)?;
         let embed_positions = weights.embedding(
             "decoder.embed_positions.weight",
             max_positions.saturating_add(POSITION_OFFSET),
@@ -91,12 +92,7 @@ impl Opt {
         let final_layer_norm = (opt.do_layer_norm_before && !opt.remove_final_layer_norm)
             .then(|| layer_norm("decoder.final_layer_norm", hidden_size, &opt, weights))
             .transpose()?;
-        // A head of its own wins over the tie.
-        let lm_head = if weights.contains("lm_head.weight") || !config.tie_word_embeddings {
-            weights.linear("lm_head", embed_dim, vocab_size, false)?
-        } else {
-            Linear::new(embed_tokens.weight().clone(), None)?
-        };
+        let lm_head = weights.lm_head(&embed_tokens, EMBED_TOKENS, config.tie_word_embeddings)?;
         Ok(Self {
             embed_tokens,
             embed_positions,

@@ -169,6 +169,21 @@ impl WeightFiles {
         Ok(stored.to_dtype(dtype)?.to_device(device)?)
     }
 
+    /// Whether two tensors are there and equal in every bit.
+    pub(crate) fn are_equal(&self, name: &str, other: &str) -> bool {
+        let view = |name: &str| {
+            let StoredTensor { file, info } = self.tensors.get(name)?;
+            let (_, buffer) = self.files.get(*file)?;
+            let file_bytes: &[u8] = buffer.as_ref().as_ref();
+            Some((
+                &info.dtype,
+                &info.shape,
+                file_bytes.get(info.bytes.clone())?,
+            ))
+        };
+        view(name).is_some_and(|tensor| view(other) == Some(tensor))
+    }
+
     /// The files' names, for messages.
     pub(crate) fn file_names(&self) -> String {
         let names: Vec<_> = self.files.iter().map(|(name, _)| name.as_str()).collect();

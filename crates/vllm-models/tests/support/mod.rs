@@ -1,0 +1,235 @@
+//! Checkpoints of `tests/fixtures` and ways to run their prompts.
+#![allow(dead_code, clippy::unwrap_used)] // Each test program uses some of this.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use safetensors::SafeTensors;
+use vllm_models::{
+    Batch, BatchSequence, Error, FileBuffer, Model, ModelConfig, Result, WeightFiles, load_model,
+};
+use vllm_tensor::{DType, Device, KvCache};
+
+pub(crate) const BLOCK_SIZE: usize = 4;
+
+/// Logits by position.
+pub(crate) type Logits = Vec<Vec<f32>>;
+
+pub(crate) fn fixture_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// Loads the checkpoint in `folder`, whatever its form.
+pub(crate) fn load(folder: &Path, dtype: DType) -> Result<Box<dyn Model>> {
+    let names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "expected.safetensors")
+        .collect();
+    let config = ModelConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap())?;
+    let weights = WeightFiles::open(&names, |name| {
+        std::fs::read(folder.join(name)).map(|bytes| Arc::new(bytes) as FileBuffer)
+    })?;
+    load_model(&config, weights, &Device::Cpu, dtype)
+}
+
+/// Loads files given as name and bytes.
+pub(crate) fn load_files(
+    config: &str,
+    files: Vec<(&str, Vec<u8>)>,
+) -> Result<Box<dyn Model>, Error> {
+    let config = ModelConfig::from_json(config.as_bytes())?;
+    let files = files
+        .into_iter()
+        .map(|(name, bytes)| (name.to_owned(), Arc::new(bytes) as FileBuffer))
+        .collect();
+    load_model(&config, WeightFiles::new(files)?, &Device::Cpu, DType::F32)
+}
+
+/// A checkpoint with what transformers makes of it.
+pub(crate) struct Fixture {
+    folder: PathBuf,
+    pub(crate) prompts: Vec<Vec<u32>>,
+    pub(crate) expected: Vec<Logits>,
+}
+
+/// Part of a prompt that runs in a step.
+#[derive(Clone)]
+pub(crate) struct Step {
+    pub(crate) prompt: usize,
+    pub(crate) tokens: Range<usize>,
+}
+
+impl Fixture {
+    pub(crate) fn read(name: &str) -> Self {
+        let folder = fixture_path(name);
+        let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+        let recorded = SafeTensors::deserialize(&bytes).unwrap();
+        let mut fixture = Self {
+            folder,
+            prompts: Vec::new(),
+            expected: Vec::new(),
+        };
+        while let Ok(prompt) = recorded.tensor(&format!("prompt.{}", fixture.prompts.len())) {
+            let logits = recorded
+                .tensor(&format!("logits.{}", fixture.prompts.len()))
+                .unwrap();
+            let (prompt, _) = prompt.data().as_chunks::<4>();
+            fixture
+                .prompts
+                .push(prompt.iter().map(|id| u32::from_le_bytes(*id)).collect());
+            let (values, _) = logits.data().as_chunks::<4>();
+            let values: Vec<f32> = values
+                .iter()
+                .map(|value| f32::from_le_bytes(*value))
+                .collect();
+            fixture.expected.push(
+                values
+                    .chunks(logits.shape()[1])
+                    .map(<[f32]>::to_vec)
+                    .collect(),
+            );
+        }
+        assert!(fixture.prompts.len() >= 3, "{name} has too few prompts");
+        fixture
+    }
+
+    /// Each prompt as a whole.
+    pub(crate) fn all_prompts(&self) -> impl Iterator<Item = Step> {
+        self.prompts
+            .iter()
+            .enumerate()
+            .map(|(prompt, tokens)| Step {
+                prompt,
+                tokens: 0..tokens.len(),
+            })
+    }
+
+    /// All prompts side by side, `chunk` tokens of each in a step, until all are done.
+    pub(crate) fn in_chunks(&self, chunk: usize) -> Vec<Vec<Step>> {
+        let longest = self.prompts.iter().map(Vec::len).max().unwrap();
+        (0..longest)
+            .step_by(chunk)
+            .map(|start| {
+                self.all_prompts()
+                    .filter(|step| step.tokens.end > start)
+                    .map(|step| Step {
+                        tokens: start..step.tokens.end.min(start + chunk),
+                        ..step
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// Prompts that begin one step after the other, so that some decode while others prefill: the
+    /// first half of a prompt at once, a quarter, then token by token.
+    pub(crate) fn mixed(&self) -> Vec<Vec<Step>> {
+        let mut steps: Vec<Vec<Step>> = Vec::new();
+        for Step { prompt, tokens } in self.all_prompts() {
+            let len = tokens.end;
+            let mut bounds = vec![0, len / 2, len / 2 + len / 4];
+            bounds.extend(len / 2 + len / 4 + 1..=len);
+            for (index, pair) in bounds.windows(2).enumerate() {
+                let step = prompt + index;
+                steps.resize_with(steps.len().max(step + 1), Vec::new);
+                if pair[0] < pair[1] {
+                    steps[step].push(Step {
+                        prompt,
+                        tokens: pair[0]..pair[1],
+                    });
+                }
+            }
+        }
+        steps.retain(|step| !step.is_empty());
+        steps
+    }
+
+    /// Runs the steps over one cache and returns the logits of every prompt and position.
+    pub(crate) fn run(&self, dtype: DType, steps: &[Vec<Step>]) -> Vec<Logits> {
+        let mut logits: Vec<Logits> = vec![Vec::new(); self.prompts.len()];
+        self.run_with(
+            dtype,
+            steps,
+            |_| true,
+            |prompt, row| logits[prompt].push(row),
+        );
+        logits
+    }
+
+    /// The logits of each prompt's last token, asked for alone.
+    pub(crate) fn last_rows(&self, dtype: DType) -> Vec<Vec<f32>> {
+        let mut rows = Vec::new();
+        let ends: Vec<usize> = self.prompts.iter().map(Vec::len).collect();
+        let wanted = |step: (usize, usize)| step.1 + 1 == ends[step.0];
+        let steps = [self.all_prompts().collect()];
+        self.run_with(dtype, &steps, wanted, |_, row| rows.push(row));
+        rows
+    }
+
+    fn run_with(
+        &self,
+        dtype: DType,
+        steps: &[Vec<Step>],
+        wanted: impl Fn((usize, usize)) -> bool,
+        mut take: impl FnMut(usize, Vec<f32>),
+    ) {
+        let model = load(&self.folder, dtype).unwrap();
+        let mut kv = KvCache::new(model.kv_cache_spec(), 64, BLOCK_SIZE, &Device::Cpu).unwrap();
+        // Blocks in no particular order, no two sequences next to each other.
+        let blocks_each = self
+            .prompts
+            .iter()
+            .map(Vec::len)
+            .max()
+            .unwrap()
+            .div_ceil(BLOCK_SIZE);
+        let block_tables: Vec<Vec<u32>> = (0..self.prompts.len())
+            .map(|prompt| {
+                (0..blocks_each)
+                    .rev()
+                    .map(|i| 1 + (i * 5 + prompt) as u32)
+                    .collect()
+            })
+            .collect();
+        for step in steps {
+            let (mut token_ids, mut positions) = (Vec::new(), Vec::new());
+            let (mut sequences, mut logit_rows, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+            for Step { prompt, tokens } in step {
+                sequences.push(BatchSequence {
+                    query_start: token_ids.len(),
+                    query_len: tokens.len(),
+                    context_len: tokens.start,
+                    block_table: &block_tables[*prompt],
+                });
+                for position in tokens.clone() {
+                    if wanted((*prompt, position)) {
+                        logit_rows.push(token_ids.len() as u32);
+                        owners.push(*prompt);
+                    }
+                    token_ids.push(self.prompts[*prompt][position]);
+                    positions.push(position as u32);
+                }
+            }
+            let batch = Batch {
+                token_ids: &token_ids,
+                positions: &positions,
+                sequences: &sequences,
+                logit_rows: &logit_rows,
+            };
+            let logits = model.forward(&batch, &mut kv).unwrap();
+            for (owner, row) in owners.into_iter().zip(logits.to_vec2::<f32>().unwrap()) {
+                take(owner, row);
+            }
+        }
+    }
+}
+
+pub(crate) fn max_difference(actual: &Logits, expected: &Logits) -> f32 {
+    assert_eq!(actual.len(), expected.len());
+    let pairs = actual.iter().flatten().zip(expected.iter().flatten());
+    pairs.map(|(a, e)| (a - e).abs()).fold(0.0, f32::max)
+}
