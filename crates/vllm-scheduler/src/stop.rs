@@ -197,4 +197,22 @@ mod tests {
         assert!(refuse(1, 2, 1).starts_with("min_count must be >= 2"));
         assert_eq!(refuse(0, 0, 0), "");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn finds_the_repetitions_that_the_definition_finds(
+            output in proptest::collection::vec(0..3_u32, 0..24),
+            min_pattern_size in 0..4_usize,
+            more_sizes in 0..4_usize,
+            min_count in 2..5_usize,
+        ) {
+            let max_pattern_size = min_pattern_size + more_sizes;
+            let mut sizes = min_pattern_size.max(1)..=max_pattern_size;
+            let expected = sizes.any(|size| {
+                let pattern = &output[output.len().saturating_sub(size)..];
+                pattern.len() == size && output.ends_with(&pattern.repeat(min_count))
+            });
+            check_repetition((min_pattern_size, max_pattern_size, min_count), &output, expected);
+        }
+    }
 }

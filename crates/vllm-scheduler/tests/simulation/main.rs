@@ -57,6 +57,20 @@ fn by_priority() {
     );
 }
 
+/// Short chunks let others be admitted behind an unfinished prompt, which may then be preempted
+/// in a step that has planned it already.
+#[test]
+fn by_priority_with_short_chunks() {
+    let config = SchedulerConfig {
+        policy: Policy::Priority,
+        long_prefill_token_threshold: 3,
+        block_size: 2,
+        num_blocks: 40,
+        ..tiny()
+    };
+    check(10, 20_000, config, Load::default());
+}
+
 #[test]
 fn whole_prompts_only() {
     let config = SchedulerConfig {
