@@ -83,7 +83,6 @@ mod context;
 pub mod decode;
 mod error;
 mod ids;
-mod json_text;
 mod length;
 mod logprobs;
 mod models;

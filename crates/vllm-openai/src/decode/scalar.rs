@@ -55,7 +55,7 @@ pub fn integer(value: &Value, scope: &mut Scope) -> Option<i64> {
             "Input should be a valid integer, got a number with a fractional part",
             value,
         ),
-        Value::Float(number) if number.abs() >= 9.223_372_036_854_775_807e18 => {
+        Value::Float(number) if number.abs() >= i64::MAX as f64 => {
             scope.fail("int_parsing_size", TOO_BIG, value)
         }
         Value::Float(number) => Some(*number as i64),

@@ -110,6 +110,37 @@ impl Value {
         }
     }
 
+    /// The value as JSON text in Python's default style: a blank after `:` and `,`; text outside
+    /// ASCII as it is.
+    pub fn python_json(&self) -> String {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        match self {
+            Value::Null => "null".to_owned(),
+            Value::Bool(value) => value.to_string(),
+            Value::Float(value) if value.is_nan() => "NaN".to_owned(),
+            Value::Float(value) if value.is_infinite() => {
+                if *value > 0.0 {
+                    "Infinity".to_owned()
+                } else {
+                    "-Infinity".to_owned()
+                }
+            }
+            Value::String(value) => text(value),
+            Value::List(items) => {
+                let items: Vec<String> = items.iter().map(Value::python_json).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Value::Dict(members) => {
+                let members: Vec<String> = members
+                    .iter()
+                    .map(|(key, value)| format!("{}: {}", text(key), value.python_json()))
+                    .collect();
+                format!("{{{}}}", members.join(", "))
+            }
+            number => number.python_str(),
+        }
+    }
+
     /// The same value for `serde_json` users; non-finite numbers become null, integers beyond
     /// 64 bits the nearest float.
     pub fn to_json(&self) -> serde_json::Value {

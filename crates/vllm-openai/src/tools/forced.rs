@@ -6,6 +6,8 @@ use vllm_sampling::StructuredOutputs;
 use super::hermes::call_from_json;
 use super::scanner::CallScanner;
 use super::{Extracted, ToolCall, ToolChoice, ToolDelta, ToolParser, ToolStream};
+use crate::decode::Value;
+use crate::decode::json::parse;
 
 /// The constraint that makes the model write what [`RequiredParser`] or [`NamedParser`] reads;
 /// `None` when the choice forces nothing.
@@ -77,8 +79,9 @@ pub struct RequiredParser;
 
 impl ToolParser for RequiredParser {
     fn extract(&self, text: &str) -> Extracted {
-        let listed = serde_json::from_str::<Vec<Json>>(text).ok();
-        let calls = listed.and_then(|calls| calls.iter().map(call_from_json).collect());
+        let listed = parse(text.as_bytes()).ok();
+        let calls = listed.as_ref().and_then(Value::as_list);
+        let calls = calls.and_then(|calls| calls.iter().map(call_from_json).collect());
         match calls {
             Some(calls) => Extracted {
                 content: Some(String::new()),

@@ -1,10 +1,9 @@
 //! Calls written as `<tool_call>{"name": …, "arguments": …}</tool_call>`.
 
-use serde_json::Value as Json;
-
 use super::scanner::CallScanner;
 use super::{Extracted, ToolCall, ToolDelta, ToolParser, ToolStream};
-use crate::json_text::python_json;
+use crate::decode::Value;
+use crate::decode::json::parse;
 
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
@@ -55,17 +54,23 @@ fn calls_in(text: &str) -> Option<Vec<ToolCall>> {
     Some(calls)
 }
 
-/// Reads one call object; `parameters` is another word for `arguments`.
-pub(super) fn parse_call(text: &str) -> Option<ToolCall> {
-    let call: Json = serde_json::from_str(text).ok()?;
-    call_from_json(&call)
+/// One call object.
+fn parse_call(text: &str) -> Option<ToolCall> {
+    parse(text.as_bytes())
+        .ok()
+        .and_then(|call| call_from_json(&call))
 }
 
-pub(super) fn call_from_json(call: &Json) -> Option<ToolCall> {
-    let name = call.get("name")?.as_str()?.to_owned();
-    let arguments = match call.get("arguments").or_else(|| call.get("parameters")) {
-        Some(Json::String(text)) => text.clone(),
-        Some(arguments) => python_json(arguments),
+/// One call object; `parameters` is another word for `arguments`.
+pub(super) fn call_from_json(call: &Value) -> Option<ToolCall> {
+    let members = call.as_dict()?;
+    let name = members.get("name")?.as_str()?.to_owned();
+    let arguments = match members
+        .get("arguments")
+        .or_else(|| members.get("parameters"))
+    {
+        Some(Value::String(text)) => text.clone(),
+        Some(arguments) => arguments.python_json(),
         None => "{}".to_owned(),
     };
     Some(ToolCall { name, arguments })
@@ -221,9 +226,12 @@ mod tests {
         let cut = "a<tool_call>{\"name\": \"w\", \"argum";
         check_finished(cut, Some(cut), &[]);
         check_finished(
-            "<tool_call>{\"name\": \"w\", \"arguments\": {\"é\": 1.0}}",
+            "<tool_call>{\"name\":\"w\",\"arguments\":{\"é\":[1.0,1e-7,123456789012345678901,null]}}",
             None,
-            &[call("w", r#"{"é": 1.0}"#)],
+            &[call(
+                "w",
+                r#"{"é": [1.0, 1e-07, 123456789012345678901, null]}"#,
+            )],
         );
     }
 
