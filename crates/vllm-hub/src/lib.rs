@@ -16,13 +16,23 @@
 #![deny(unsafe_code)]
 
 mod bytes;
+mod digest;
+mod download;
 mod error;
 mod files;
+mod http;
+mod hub;
+mod hugging_face;
+mod modelscope;
+mod name;
 mod options;
+mod progress;
 mod resolve;
+mod select;
 
 pub use bytes::FileBytes;
 pub use error::{Error, Result};
 pub use files::ModelFiles;
-pub use options::ResolveOptions;
+pub use options::{HubKind, ResolveOptions, Token};
+pub use progress::{Progress, ProgressCallback};
 pub use resolve::resolve;

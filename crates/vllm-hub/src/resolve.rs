@@ -2,13 +2,19 @@
 
 use std::path::Path;
 
-use crate::{Error, ModelFiles, ResolveOptions, Result};
+use crate::hub::Request;
+use crate::name::ModelName;
+use crate::{Error, HubKind, ModelFiles, ResolveOptions, Result, hugging_face, modelscope};
 
-/// Finds the files of `model`: a folder or a single file on disk.
+/// Finds the files of `model`: a folder, a single file (such as a `.gguf`), or a model of the hub
+/// that `options` name, downloaded first where its cache does not have it.
+///
+/// What exists on disk is never looked for on a hub.
 ///
 /// # Errors
-/// [`Error::UnknownModel`] when nothing of that name exists, [`Error::Io`] when it cannot be listed.
-pub fn resolve(model: &str, _options: &ResolveOptions) -> Result<ModelFiles> {
+/// [`Error::UnknownModel`] for what is neither a path nor a name, and otherwise what the disk or the
+/// hub objected to; every message says what to do next.
+pub fn resolve(model: &str, options: &ResolveOptions) -> Result<ModelFiles> {
     let path = Path::new(model);
     if path.is_dir() {
         return ModelFiles::folder(path);
@@ -16,7 +22,54 @@ pub fn resolve(model: &str, _options: &ResolveOptions) -> Result<ModelFiles> {
     if path.is_file() {
         return ModelFiles::single_file(path);
     }
-    Err(Error::UnknownModel {
+    let unknown = || Error::UnknownModel {
         model: model.to_owned(),
-    })
+    };
+    let name = ModelName::parse(model).ok_or_else(unknown)?;
+    let request = Request::new(&name, options)?;
+    let folder = match options.hub {
+        HubKind::HuggingFace => hugging_face::snapshot(&request)?,
+        HubKind::ModelScope => modelscope::snapshot(&request)?,
+    };
+    ModelFiles::named_folder(model.to_owned(), &folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_and_a_file_are_taken_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = folder.path().join("model.gguf");
+        std::fs::write(&weights, b"GGUF").unwrap();
+        let options = ResolveOptions::default();
+
+        let path = folder.path().to_str().unwrap();
+        let files = resolve(path, &options).unwrap();
+        assert_eq!(
+            (files.name(), files.list()),
+            (path, &["model.gguf".to_owned()][..])
+        );
+        let files = resolve(weights.to_str().unwrap(), &options).unwrap();
+        assert_eq!(files.list(), ["model.gguf"]);
+    }
+
+    #[test]
+    fn what_is_neither_path_nor_name_is_refused_without_a_network() {
+        for model in ["/no/such/folder", "./missing", "a/b/c", ""] {
+            let error = resolve(model, &ResolveOptions::default()).unwrap_err();
+            assert!(
+                matches!(error, Error::UnknownModel { .. }),
+                "{model}: {error}"
+            );
+            assert!(error.to_string().contains(&format!("`{model}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_a_home_the_variable_for_a_cache_is_named() {
+        let error = resolve("org/name", &ResolveOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("HF_HOME"), "{error}");
+    }
 }
