@@ -1,7 +1,7 @@
 //! From the bytes of a request to the members of its top object.
 
 use crate::decode::json::parse;
-use crate::decode::{Dict, Scope, Value};
+use crate::decode::{Dict, Scope, Value, model};
 use crate::error::{ErrorResponse, Result};
 
 /// Checks the content type and parses the body, which must be a JSON object.
@@ -13,7 +13,7 @@ pub fn parse_body(content_type: Option<&str>, body: &[u8]) -> Result<Dict> {
         Value::Dict(members) => Ok(members),
         other => {
             let mut scope = Scope::new();
-            not_an_object(&other, &mut scope);
+            model(&other, &mut scope);
             Err(ErrorResponse::schema(scope.errors()))
         }
     }
@@ -34,12 +34,6 @@ pub(crate) fn parse_any_body(content_type: Option<&str>, body: &[u8]) -> Result<
         return Err(ErrorResponse::schema(scope.errors()));
     }
     Ok(parsed)
-}
-
-/// Records that `value` stands where an object is needed.
-pub(crate) fn not_an_object(value: &Value, scope: &mut Scope) {
-    const MESSAGE: &str = "Input should be a valid dictionary or object to extract fields from";
-    scope.fail::<()>("model_attributes_type", MESSAGE, value);
 }
 
 /// Parameters such as a character set are allowed after the media type.

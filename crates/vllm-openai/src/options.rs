@@ -4,8 +4,8 @@ use serde_json::{Map, Value as Json};
 use vllm_sampling::{RepetitionDetection, StructuredOutputs};
 
 use crate::decode::{
-    Dict, Fields, SchemaError, Scope, Value, any, boolean, dict, dict_of, float, integer,
-    integer_between, list_of, literal, string,
+    Dict, Fields, SchemaError, Scope, Value, any, boolean, dataclass, dict, dict_of, float,
+    integer, integer_between, list_of, literal, model, string,
 };
 use crate::error::{ErrorResponse, Result};
 use crate::ids::random_id;
@@ -249,14 +249,7 @@ impl GenerationOptions {
 }
 
 fn decode_stream_options(value: &Value, scope: &mut Scope) -> Option<StreamOptions> {
-    let Some(members) = value.as_dict() else {
-        return scope.fail(
-            "model_attributes_type",
-            "Input should be a valid dictionary or object to extract fields from",
-            value,
-        );
-    };
-    let mut fields = Fields::new(members, scope);
+    let mut fields = Fields::new(model(value, scope)?, scope);
     let include_usage = fields.nullable("include_usage", boolean).unwrap_or(false);
     let continuous = fields
         .nullable("continuous_usage_stats", boolean)
@@ -268,13 +261,7 @@ fn decode_stream_options(value: &Value, scope: &mut Scope) -> Option<StreamOptio
 }
 
 fn decode_repetition_detection(value: &Value, scope: &mut Scope) -> Option<RepetitionDetection> {
-    let Some(members) = value.as_dict() else {
-        return scope.fail(
-            "dataclass_type",
-            "Input should be a dictionary or an instance of RepetitionDetectionParams",
-            value,
-        );
-    };
+    let members = dataclass(value, "RepetitionDetectionParams", scope)?;
     let mut fields = Fields::new(members, scope);
     Some(RepetitionDetection {
         max_pattern_size: fields.with_default("max_pattern_size", 0, integer),

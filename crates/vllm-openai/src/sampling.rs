@@ -142,6 +142,12 @@ fn validated(
 ) -> Result<SamplingParams> {
     params.structured_outputs = constraint;
     params.normalize_and_validate()?;
+    if params.thinking_token_budget.is_some() {
+        return Err(ErrorResponse::bad_request(
+            "thinking_token_budget is set but reasoning_config is not configured. Please set \
+             --reasoning-parser and/or --reasoning-config to use thinking_token_budget.",
+        ));
+    }
     Ok(params)
 }
 

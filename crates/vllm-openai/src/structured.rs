@@ -7,7 +7,7 @@ use vllm_sampling::StructuredOutputs;
 
 use crate::decode::json::parse;
 use crate::decode::{
-    Dict, Fields, SchemaError, Scope, Value, any, boolean, dict, list_of, literal, string,
+    Dict, Fields, Scope, Value, any, boolean, dataclass, dict, list_of, literal, model, string,
 };
 use crate::error::{ErrorResponse, Result};
 
@@ -147,13 +147,7 @@ pub(crate) fn decode_structured_outputs(
     value: &Value,
     scope: &mut Scope,
 ) -> Option<StructuredOutputs> {
-    let Some(members) = value.as_dict() else {
-        return scope.fail(
-            "dataclass_type",
-            "Input should be a dictionary or an instance of StructuredOutputsParams",
-            value,
-        );
-    };
+    let members = dataclass(value, "StructuredOutputsParams", scope)?;
     let mut fields = Fields::new(members, scope);
     Some(StructuredOutputs {
         json: fields.nullable("json", |value, scope| match value {
@@ -188,9 +182,7 @@ pub(crate) fn decode_response_format(value: &Value, scope: &mut Scope) -> Option
     ];
     let Some(members) = value.as_dict() else {
         for branch in BRANCHES {
-            let message = format!("Input should be a valid dictionary or instance of {branch}");
-            let loc = format!("{}.{branch}", scope.loc());
-            scope.push::<()>(SchemaError::new("model_type", loc, message, value));
+            scope.at(branch, |scope| model(value, scope));
         }
         return None;
     };
@@ -227,14 +219,7 @@ fn decode_plain_format(members: &Dict, scope: &mut Scope) -> Option<ResponseForm
     let mut fields = Fields::new(members, scope);
     let kind = fields.required("type", literal(&["text", "json_object", "json_schema"]));
     let schema = fields.nullable("json_schema", |value, scope| {
-        let Some(members) = value.as_dict() else {
-            return scope.fail(
-                "model_type",
-                "Input should be a valid dictionary or instance of JsonSchemaResponseFormat",
-                value,
-            );
-        };
-        let mut fields = Fields::new(members, scope);
+        let mut fields = Fields::new(model(value, scope)?, scope);
         fields.required("name", string);
         fields.nullable("description", string);
         let schema = fields.nullable("schema", dict);

@@ -3,13 +3,14 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use crate::body::{not_an_object, parse_any_body};
+use crate::body::parse_any_body;
 use crate::chat::{
     RequestPolicy, check_generation_prompt, check_media_kwargs, check_template_kwargs,
     decode_messages, decode_tools, merge_template_kwargs,
 };
 use crate::decode::{
-    Dict, Fields, SchemaError, Scope, boolean, dict, dict_of, integer_between, list_of, string,
+    Dict, Fields, SchemaError, Scope, boolean, dict, dict_of, integer_between, list_of, model,
+    string,
 };
 use crate::error::{ErrorResponse, Result};
 
@@ -71,8 +72,9 @@ impl TokenizeRequest {
         let body = parse_any_body(content_type, body)?;
         let Some(members) = body.as_dict() else {
             let mut scope = Scope::new();
-            not_an_object(&body, &mut scope);
-            not_an_object(&body, &mut scope);
+            // One error for each of the two forms.
+            model(&body, &mut scope);
+            model(&body, &mut scope);
             return Err(ErrorResponse::schema(scope.errors()));
         };
         check_generation_prompt(members)?;

@@ -228,6 +228,61 @@ fn schema_errors_are_listed_in_the_order_of_the_schema() {
 }
 
 #[test]
+fn nested_models_name_their_branches() {
+    const NOT_A_MODEL: &str = "Input should be a valid dictionary or object to extract fields from";
+    let model_error = |branch: &str| {
+        format!(
+            "\n  {{'type': 'model_attributes_type', 'loc': 'body.response_format.{branch}', 'msg': \
+             '{NOT_A_MODEL}', 'input': 'x'}}"
+        )
+    };
+    check(
+        CHAT,
+        r#"{"messages": [], "response_format": "x"}"#,
+        400,
+        Some("body.response_format.ResponseFormat"),
+        &format!(
+            "3 validation errors:{}{}{}",
+            model_error("ResponseFormat"),
+            model_error("StructuralTagResponseFormat"),
+            model_error("LegacyStructuralTagResponseFormat"),
+        ),
+    );
+    check(
+        COMPLETIONS,
+        r#"{"prompt": "x", "structured_outputs": 5}"#,
+        400,
+        Some("body.structured_outputs"),
+        "1 validation error:\n  {'type': 'dataclass_type', 'loc': 'body.structured_outputs', 'msg': \
+         'Input should be a dictionary or an instance of StructuredOutputsParams', 'input': '5', \
+         'ctx': {'class_name': 'StructuredOutputsParams'}}",
+    );
+    check(
+        CHAT,
+        r#"{"messages": [], "tools": [{"type": "x"}]}"#,
+        400,
+        Some("body.tools.0.type"),
+        "2 validation errors:\n  {'type': 'literal_error', 'loc': 'body.tools.0.type', 'msg': \
+         \"Input should be 'function'\", 'input': 'x', 'ctx': {'expected': \"'function'\"}}\n  \
+         {'type': 'missing', 'loc': 'body.tools.0.function', 'msg': 'Field required', 'input': \
+         '<dict of 1 items>'}",
+    );
+    check(
+        "/tokenize",
+        "[]",
+        400,
+        Some("body"),
+        &format!(
+            "2 validation errors:\n  {0}\n  {0}",
+            format_args!(
+                "{{'type': 'model_attributes_type', 'loc': 'body', 'msg': '{NOT_A_MODEL}', \
+                 'input': '<list of 0 items>'}}"
+            )
+        ),
+    );
+}
+
+#[test]
 fn values_out_of_range_are_refused() {
     let sampling = |fields: &str| format!(r#"{{"prompt": "x", {fields}}}"#);
     check(

@@ -273,3 +273,119 @@ fn a_failure_ends_the_stream_with_an_error_frame() {
         r#"{"error": {"message": "Internal server error", "type": "InternalServerError", "param": null, "code": 500}}"#
     );
 }
+
+/// A chat stream for a body of `fields` beside the messages, fed with texts of one token each;
+/// the last one ends with `reason`.
+fn chat_payloads(fields: &str, texts: &[&str], reason: FinishReason) -> Vec<String> {
+    let body = format!(
+        r#"{{"messages": [{{"role": "user", "content": "a"}}], "stream": true, {fields}}}"#
+    );
+    let members = parse_body(Some("application/json"), body.as_bytes()).expect("bodies are JSON");
+    let request = ChatCompletionRequest::from_body(&members).expect("requests are valid");
+    let parser = tool_parser("hermes").expect("hermes is known");
+    let context = ResponseContext {
+        id: "i".to_owned(),
+        ..ResponseContext::default()
+    };
+    let mut stream = ChatStream::new(request, context, Arc::from([1, 2]), Some(&*parser));
+    let mut frames = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        let output = CompletionOutput {
+            text: (*text).to_owned(),
+            token_ids: vec![7],
+            finish_reason: (index + 1 == texts.len()).then_some(reason),
+            ..CompletionOutput::default()
+        };
+        stream
+            .push(&[output], &mut frames)
+            .expect("no output failed");
+    }
+    stream.finish(&mut frames);
+    payloads(&frames)
+}
+
+#[test]
+fn continuous_usage_stands_on_every_chat_chunk() {
+    let options = r#""stream_options": {"include_usage": true, "continuous_usage_stats": true}"#;
+    let payloads = chat_payloads(options, &["a", "b"], FinishReason::Stop);
+    let usage = |completion: usize, tail: &str| {
+        let total = completion + 2;
+        format!(
+            r#""usage":{{"prompt_tokens":2,"total_tokens":{total},"completion_tokens":{completion}{tail}}}"#
+        )
+    };
+    const EMPTY_DETAIL: &str = r#","completion_tokens_details":null"#;
+    for (payload, completion) in payloads.iter().zip(0..3) {
+        assert!(
+            payload.contains(&usage(completion, EMPTY_DETAIL)),
+            "{payload}"
+        );
+    }
+    assert!(
+        payloads[3].contains(&format!(r#""choices":[],{}"#, usage(2, ""))),
+        "{}",
+        payloads[3]
+    );
+}
+
+const TOOLS: &str = r#""tools": [{"type": "function", "function": {"name": "f"}}]"#;
+const CALLS: [&str; 3] = [
+    r#"<tool_call>{"name": "f", "arguments": {}}</tool_call>"#,
+    r#"<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>"#,
+    "",
+];
+
+#[test]
+fn calls_that_were_cut_off_end_with_length() {
+    let last_reason = |fields: &str, reason| {
+        let payloads = chat_payloads(fields, &CALLS, reason);
+        let start = payloads[payloads.len() - 2]
+            .split(r#""finish_reason":""#)
+            .nth(1);
+        start
+            .and_then(|rest| rest.split('"').next())
+            .map(str::to_owned)
+    };
+    assert_eq!(
+        last_reason(TOOLS, FinishReason::Stop).as_deref(),
+        Some("tool_calls")
+    );
+    assert_eq!(
+        last_reason(TOOLS, FinishReason::Length).as_deref(),
+        Some("length")
+    );
+    let none = format!(r#"{TOOLS}, "tool_choice": "none""#);
+    assert_eq!(
+        last_reason(&none, FinishReason::Stop).as_deref(),
+        Some("stop")
+    );
+    let named =
+        format!(r#"{TOOLS}, "tool_choice": {{"type": "function", "function": {{"name": "f"}}}}"#);
+    assert_eq!(
+        last_reason(&named, FinishReason::Stop).as_deref(),
+        Some("stop")
+    );
+}
+
+#[test]
+fn only_the_first_call_is_kept_without_parallel_calls() {
+    let count = |fields: &str| {
+        let payloads = chat_payloads(fields, &CALLS, FinishReason::Stop);
+        payloads
+            .iter()
+            .filter(|payload| payload.contains(r#""name":"f""#))
+            .count()
+    };
+    assert_eq!(count(TOOLS), 2);
+    assert_eq!(
+        count(&format!(r#"{TOOLS}, "parallel_tool_calls": false"#)),
+        1
+    );
+}
+
+#[test]
+fn a_call_in_one_piece_is_one_entry() {
+    let payloads = chat_payloads(TOOLS, &[CALLS[1]], FinishReason::Stop);
+    let entry = r#""delta":{"content":null,"tool_calls":[{"id":"ID","type":"function","index":0,"function":{"name":"f","arguments":"{\"a\": 1}"}}]}"#;
+    assert!(payloads[1].contains(entry), "{}", payloads[1]);
+}

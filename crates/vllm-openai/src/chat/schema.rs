@@ -5,7 +5,9 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::decode::{Dict, Fields, Scope, Value, any, boolean, dict, list_of, literal, string};
+use crate::decode::{
+    Dict, Fields, Scope, Value, any, boolean, dict, list_of, literal, model, string,
+};
 use crate::tools::ToolChoice;
 
 /// What a member of a message may be.
@@ -131,18 +133,11 @@ fn decode_message(value: &Value, scope: &mut Scope) -> Option<Map<String, Json>>
     }
     scope.fail_all::<()>(errors);
     // The eighth shape, a structured message with an author, is never accepted; it only counts.
-    scope.at("Message", |scope| match value {
-        Value::Dict(members) => {
-            let mut fields = Fields::new(members, scope);
-            fields.required("author", dict);
-            fields.required("content", list_of(any));
-            None
-        }
-        other => scope.fail(
-            "model_type",
-            "Input should be a valid dictionary or instance of Message",
-            other,
-        ),
+    scope.at("Message", |scope| {
+        let mut fields = Fields::new(model(value, scope)?, scope);
+        fields.required("author", dict);
+        fields.required("content", list_of(any));
+        None
     })
 }
 
@@ -231,18 +226,8 @@ pub(crate) fn decode_tools(value: &Value, scope: &mut Scope) -> Option<Vec<Json>
     list_of(decode_tool)(value, scope)
 }
 
-fn members_of<'a>(value: &'a Value, scope: &mut Scope) -> Option<&'a Dict> {
-    match value {
-        Value::Dict(members) => Some(members),
-        other => {
-            crate::body::not_an_object(other, scope);
-            None
-        }
-    }
-}
-
 fn decode_tool(value: &Value, scope: &mut Scope) -> Option<Json> {
-    let members = members_of(value, scope)?;
+    let members = model(value, scope)?;
     let mut fields = Fields::new(members, scope);
     fields.with_default("type", "function", literal(&["function"]));
     let function = fields.required("function", decode_function);
@@ -261,7 +246,7 @@ fn decode_tool(value: &Value, scope: &mut Scope) -> Option<Json> {
 }
 
 fn decode_function(value: &Value, scope: &mut Scope) -> Option<Map<String, Json>> {
-    let members = members_of(value, scope)?;
+    let members = model(value, scope)?;
     let mut fields = Fields::new(members, scope);
     let name = fields.required("name", string);
     let description = fields.nullable("description", string);
@@ -289,7 +274,7 @@ pub(crate) fn decode_tool_choice(value: &Value, scope: &mut Scope) -> Option<Too
             scope.at("ChatCompletionNamedToolChoiceParam", |scope| {
                 let mut fields = Fields::new(members, scope);
                 let name = fields.required("function", |value, scope| {
-                    let members = members_of(value, scope)?;
+                    let members = model(value, scope)?;
                     Fields::new(members, scope).required("name", string)
                 });
                 fields.with_default("type", "function", literal(&["function"]));

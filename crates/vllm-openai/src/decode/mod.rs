@@ -15,6 +15,7 @@ pub use errors::{SchemaError, schema_message};
 pub use fields::{Fields, Scope};
 pub use python::{float_repr, json_ascii, string_repr};
 pub use scalar::{
-    any, boolean, dict, dict_of, float, integer, integer_between, list_of, literal, string,
+    any, boolean, dataclass, dict, dict_of, float, integer, integer_between, list_of, literal,
+    model, string,
 };
 pub use value::{Dict, Value};

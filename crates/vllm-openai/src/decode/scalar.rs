@@ -224,6 +224,25 @@ fn members<'a>(value: &'a Value, scope: &mut Scope) -> Option<&'a Dict> {
     }
 }
 
+/// The members of an object that stands for a model.
+pub fn model<'a>(value: &'a Value, scope: &mut Scope) -> Option<&'a Dict> {
+    const MESSAGE: &str = "Input should be a valid dictionary or object to extract fields from";
+    match value {
+        Value::Dict(members) => Some(members),
+        other => scope.fail("model_attributes_type", MESSAGE, other),
+    }
+}
+
+/// The members of an object that stands for the dataclass `name`.
+pub fn dataclass<'a>(value: &'a Value, name: &str, scope: &mut Scope) -> Option<&'a Dict> {
+    let Value::Dict(members) = value else {
+        let message = format!("Input should be a dictionary or an instance of {name}");
+        let error = SchemaError::new("dataclass_type", scope.loc(), message, value);
+        return scope.push(error.with_context("class_name", super::python::string_repr(name)));
+    };
+    Some(members)
+}
+
 /// An object whose values are read by `decode`, in order.
 pub fn dict_of<T>(
     decode: impl Fn(&Value, &mut Scope) -> Option<T>,
