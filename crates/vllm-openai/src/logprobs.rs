@@ -172,3 +172,79 @@ impl Serialize for PromptLogprobs {
         list.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(entries: &[(&str, f32)]) -> PositionLogprobs {
+        let entry = |(index, (token, logprob)): (usize, &(&str, f32))| DecodedLogprob {
+            token_id: index as u32,
+            logprob: *logprob,
+            rank: index as u32 + 1,
+            decoded_token: (*token).to_owned(),
+        };
+        entries.iter().enumerate().map(entry).collect()
+    }
+
+    fn json(value: &impl Serialize) -> String {
+        serde_json::to_string(value).expect("logprobs serialize")
+    }
+
+    #[test]
+    fn completions_show_the_chosen_token_and_the_likeliest() {
+        let first = position(&[("é", -0.5), ("b", -1.0), ("c", -2.0)]);
+        let second = position(&[("b", f32::NEG_INFINITY), ("b", -1.0)]);
+        let positions = [None, Some(&first), Some(&second)];
+        let check = |count, as_ids, expected: &str| {
+            let logprobs = CompletionLogprobs::new(positions.into_iter(), "<s>", count, as_ids, 2);
+            assert_eq!(json(&logprobs), expected);
+        };
+        check(
+            1,
+            false,
+            r#"{"text_offset":[2,5,6],"token_logprobs":[null,-0.5,-9999.0],"tokens":["<s>","é","b"],"top_logprobs":[null,{"é":-0.5,"b":-1.0},{"b":-1.0}]}"#,
+        );
+        check(
+            0,
+            true,
+            r#"{"text_offset":[2,5,15],"token_logprobs":[null,-0.5,-9999.0],"tokens":["<s>","token_id:0","token_id:0"],"top_logprobs":[null,{"token_id:0":-0.5},{"token_id:0":-9999.0}]}"#,
+        );
+    }
+
+    #[test]
+    fn chat_counts_the_chosen_token() {
+        let positions = [position(&[("é", -0.5), ("b", -1.0), ("c", -2.0)])];
+        let check = |count, as_ids, expected: &str| {
+            assert_eq!(
+                json(&ChatLogprobs::new(&positions, count, as_ids)),
+                expected
+            );
+        };
+        check(
+            0,
+            false,
+            r#"{"content":[{"token":"é","logprob":-0.5,"bytes":[195,169],"top_logprobs":[]}]}"#,
+        );
+        check(
+            1,
+            true,
+            r#"{"content":[{"token":"token_id:0","logprob":-0.5,"bytes":[195,169],"top_logprobs":[{"token":"token_id:0","logprob":-0.5,"bytes":[116,111,107,101,110,95,105,100,58,48]}]}]}"#,
+        );
+        assert_eq!(
+            ChatLogprobs::new(&positions, -1, false).content[0]
+                .top_logprobs
+                .len(),
+            3
+        );
+    }
+
+    #[test]
+    fn prompt_logprobs_are_keyed_by_token_id() {
+        let positions = PromptLogprobs::new(&[None, Some(position(&[("a", -1.0)]))]);
+        assert_eq!(
+            json(&positions),
+            r#"[null,{"0":{"logprob":-1.0,"rank":1,"decoded_token":"a"}}]"#
+        );
+    }
+}

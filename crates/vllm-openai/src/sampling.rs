@@ -12,17 +12,20 @@ use crate::tools::{ToolChoice, tool_constraint};
 /// What a request gets when it leaves a field out: the values of the model's generation
 /// configuration, as far as the server uses it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-#[allow(
-    missing_docs,
-    reason = "each field is named like the request field it stands in for"
-)]
 pub struct SamplingDefaults {
+    /// Sampling temperature.
     pub temperature: Option<f64>,
+    /// Nucleus size as probability mass.
     pub top_p: Option<f64>,
+    /// Nucleus size as a number of tokens.
     pub top_k: Option<i64>,
+    /// Smallest probability relative to the likeliest token.
     pub min_p: Option<f64>,
+    /// Factor on the logits of tokens that occurred.
     pub repetition_penalty: Option<f64>,
+    /// Penalty on tokens that occurred.
     pub presence_penalty: Option<f64>,
+    /// Penalty on tokens by how often they occurred.
     pub frequency_penalty: Option<f64>,
 }
 

@@ -404,3 +404,81 @@ fn document(value: &Value, scope: &mut Scope) -> Option<Json> {
             .collect(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(fields: Json) -> ChatCompletionRequest {
+        let body = crate::decode::json::parse(fields.to_string().as_bytes()).expect("JSON");
+        let members = body.as_dict().expect("test bodies are objects");
+        ChatCompletionRequest::from_body(members).expect("test requests are valid")
+    }
+
+    #[test]
+    fn the_answer_takes_the_last_role_without_a_generation_prompt() {
+        let role = |add: bool| {
+            let messages = json!([{"role": "user", "content": "a"}]);
+            let fields = json!({"messages": messages, "add_generation_prompt": add});
+            request(fields).response_role().to_owned()
+        };
+        assert_eq!(role(true), "assistant");
+        assert_eq!(role(false), "user");
+    }
+
+    #[test]
+    fn echo_repeats_the_last_message_of_the_same_role_only() {
+        let echoed = |role: &str, content: Json| {
+            let request = request(json!({"messages": [], "echo": true}));
+            request.echo_text(&[json!({"role": role, "content": content})])
+        };
+        assert_eq!(echoed("assistant", json!("a")).as_deref(), Some("a"));
+        let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+        assert_eq!(echoed("assistant", parts).as_deref(), Some("a\nb"));
+        assert_eq!(echoed("user", json!("a")), None);
+        let silent = request(json!({"messages": []}));
+        assert_eq!(
+            silent.echo_text(&[json!({"role": "assistant", "content": "a"})]),
+            None
+        );
+    }
+
+    #[test]
+    fn template_variables_are_merged_and_nulls_do_not_override() {
+        let merged = |fields: Json| {
+            let defaults = json!({"a": 1, "enable_thinking": true});
+            let defaults = defaults.as_object().expect("an object");
+            Json::Object(request(fields).template_kwargs(defaults))
+        };
+        assert_eq!(
+            merged(json!({"messages": [], "chat_template_kwargs": {"a": null, "b": 2}})),
+            json!({"a": 1, "enable_thinking": true, "b": 2})
+        );
+        assert_eq!(
+            merged(json!({"messages": [], "reasoning_effort": "none"})),
+            json!({"a": 1, "enable_thinking": false, "reasoning_effort": "none"})
+        );
+        let own = json!({"messages": [], "reasoning_effort": "low",
+                         "chat_template_kwargs": {"enable_thinking": false}});
+        assert_eq!(
+            merged(own),
+            json!({"a": 1, "enable_thinking": false, "reasoning_effort": "low"})
+        );
+    }
+
+    #[test]
+    fn tools_reach_the_template_with_known_members_only() {
+        let request = request(json!({"messages": [], "tools": [
+            {"function": {"name": "f", "x": 1, "strict": true}, "y": 2, "type": "function"}
+        ]}));
+        assert_eq!(request.tool_choice, ToolChoice::Auto);
+        assert_eq!(
+            request.tools.map(|tools| tools[0].to_string()).as_deref(),
+            Some(
+                r#"{"type":"function","function":{"name":"f","description":null,"parameters":null,"strict":true}}"#
+            )
+        );
+    }
+}
