@@ -7,9 +7,9 @@ use minijinja::{AutoEscape, Environment, Error, Output, State, Value, escape_for
 
 use crate::{filters, methods, python};
 
-/// Work one rendering may do. An honest template spends a few dozen units a message and one unit
-/// per 64 bytes of text, so this is far above a full context, and well under a second.
-const FUEL: u64 = 20_000_000;
+/// Work one rendering may do: one unit an instruction, one for 64 bytes of text. An honest template
+/// spends a few hundred thousand on a full context; this much ends within a second.
+const FUEL: u64 = 10_000_000;
 
 /// Nested macro calls and blocks one rendering may do.
 const RECURSION_LIMIT: usize = 200;

@@ -5,7 +5,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions}
 
 use crate::arguments::Arguments;
 use crate::error::RaisedByTemplate;
-use crate::{json, python, strings};
+use crate::{json, python, strings, value};
 
 /// The widest indentation a template may ask for.
 const MAX_INDENT: i64 = 1 << 10;
@@ -42,13 +42,24 @@ pub(crate) fn register(environment: &mut Environment<'_>) {
         },
     );
     environment.add_filter(PERCENT_FORMAT, percent_format);
+    environment.add_filter(STORE, |state: &State, value: &Value| {
+        store(state, value, true)
+    });
+    environment.add_filter(STORE_IN_NAMESPACE, |state: &State, value: &Value| {
+        store(state, value, false)
+    });
+    // Python's Jinja has none of these; some make lazy values that nest without bound.
+    for name in ["bool", "chain", "lines", "split", "zip"] {
+        environment.remove_filter(name);
+    }
 
     environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
     environment.add_test("sequence", |value: &Value| {
-        matches!(
-            value.kind(),
-            ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined
-        )
+        value::is_list(value)
+            || matches!(
+                value.kind(),
+                ValueKind::Map | ValueKind::String | ValueKind::Undefined
+            )
     });
     environment.add_test("iterable", |value: &Value| {
         !value.is_none() && value.try_iter().is_ok()
@@ -63,6 +74,12 @@ pub(crate) fn register(environment: &mut Environment<'_>) {
 
 /// The filter that stands for `%` behind a string, see [`crate::prepare`].
 pub(crate) const PERCENT_FORMAT: &str = "percent_format";
+
+/// The filter behind the value of `{% set name = value %}`.
+pub(crate) const STORE: &str = "store";
+
+/// The filter behind the value of `{% set namespace.name = value %}`.
+pub(crate) const STORE_IN_NAMESPACE: &str = "store_in_namespace";
 
 /// Gives positional arguments their Python names, for filters that only take named ones.
 fn by_name(
@@ -80,6 +97,51 @@ fn by_name(
     }
     arguments.finish()?;
     Ok(bound.into_iter().collect())
+}
+
+/// Passes a value on to a variable, unless it nests too deeply to be handled safely.
+///
+/// A namespace may not go into a namespace, which could make a value contain itself.
+fn store(state: &State, value: &Value, takes_namespaces: bool) -> Result<Value, Error> {
+    check_nesting(state, value, takes_namespaces, 0)?;
+    Ok(value.clone())
+}
+
+fn check_nesting(
+    state: &State,
+    value: &Value,
+    takes_namespaces: bool,
+    depth: usize,
+) -> Result<(), Error> {
+    let Some(object) = value.as_object() else {
+        return Ok(());
+    };
+    state.consume_fuel(1)?;
+    if depth > value::MAX_NESTING {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("a variable may nest at most {} levels", value::MAX_NESTING),
+        ));
+    }
+    if !takes_namespaces && object.type_name().ends_with("::Namespace") {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "a namespace cannot be stored in a namespace",
+        ));
+    }
+    if let Some(pairs) = object
+        .try_iter_pairs()
+        .filter(|_| value.kind() == ValueKind::Map)
+    {
+        for (_, entry) in pairs {
+            check_nesting(state, &entry, takes_namespaces, depth + 1)?;
+        }
+    } else if let Some(items) = object.try_iter() {
+        for item in items {
+            check_nesting(state, &item, takes_namespaces, depth + 1)?;
+        }
+    }
+    Ok(())
 }
 
 fn string(value: &Value) -> Value {
@@ -212,8 +274,8 @@ fn float(value: &Value, default: Option<Value>) -> Result<Value, Error> {
         .unwrap_or_else(|| Value::from(0.0)))
 }
 
-fn percent_format(value: &Value, operand: &Value) -> Result<Value, Error> {
-    strings::percent_format(&python::to_str(value), operand)
+fn percent_format(state: &mut State, value: &Value, operand: &Value) -> Result<Value, Error> {
+    strings::percent_format(state, &python::to_str(value), operand)
 }
 
 /// `dict(mapping or pairs, **entries)`.

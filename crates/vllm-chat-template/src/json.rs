@@ -5,9 +5,10 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use crate::arguments::Arguments;
 use crate::python::float_repr;
+use crate::value;
 
 /// Deeper nesting than this is refused, as Python's recursion limit would.
-const MAX_DEPTH: usize = 200;
+const MAX_DEPTH: usize = 2 * value::MAX_NESTING;
 
 /// The `tojson` filter as `transformers` defines it: `json.dumps` without the HTML escapes of
 /// Jinja's own filter, with `ensure_ascii`, `indent`, `separators` and `sort_keys`.
@@ -72,7 +73,7 @@ impl JsonWriter {
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.write_number(out, value),
             ValueKind::String => self.write_string(out, value.as_str().unwrap_or_default()),
-            ValueKind::Seq => {
+            _ if value::is_list(value) => {
                 let items: Vec<Value> = value.try_iter()?.collect();
                 self.write_items(out, '[', ']', depth, items.iter(), |out, item| {
                     self.write(out, item, depth + 1)

@@ -28,6 +28,13 @@
 //! assert_eq!(text, "<|user|>Hi</s><|assistant|>");
 //! # Ok::<(), vllm_chat_template::Error>(())
 //! ```
+//!
+//! # Where Python differs
+//! `continue_final_message` is not a template variable, as in `transformers`. Some expressions
+//! that Python refuses render here (comparing a number with a string, looping over `None`, a
+//! generator as JSON), and a few rare constructs are missing (`varargs` in macros, a bare tuple
+//! in `{{ }}`, `cycler`, `!r` in formats). `tests/snippets.txt` lists them behind `!!`; the tests
+//! fail if one of them is gone.
 #![forbid(unsafe_code)]
 
 mod analysis;

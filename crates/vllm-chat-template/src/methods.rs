@@ -6,7 +6,7 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use crate::arguments::Arguments;
-use crate::{python, strings};
+use crate::{python, strings, value};
 
 /// Calls `value.method(*arguments)` for a method that the engine itself does not know.
 pub(crate) fn call_method(
@@ -21,7 +21,7 @@ pub(crate) fn call_method(
             strings::call(state, value.as_str().unwrap_or_default(), method, arguments)
         }
         ValueKind::Map => call_dict(value, method, arguments),
-        ValueKind::Seq => call_list(value, method, arguments),
+        _ if value::is_list(value) => call_list(value, method, arguments),
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
 }
@@ -50,12 +50,12 @@ fn call_dict(dict: &Value, method: &str, mut arguments: Arguments<'_>) -> Result
                 .or(default)
                 .unwrap_or_else(|| Value::from(()))
         }
-        "items" => DictView::new("dict_items", dict, |dict, key| {
+        "items" => DictView::of("dict_items", dict, |dict, key| {
             let value = dict.get_item(&key).unwrap_or_default();
             Value::from(Tuple::from([key, value]))
         })?,
-        "keys" => DictView::new("dict_keys", dict, |_, key| key)?,
-        "values" => DictView::new("dict_values", dict, |dict, key| {
+        "keys" => DictView::of("dict_keys", dict, |_, key| key)?,
+        "values" => DictView::of("dict_values", dict, |dict, key| {
             dict.get_item(&key).unwrap_or_default()
         })?,
         "copy" => dict.clone(),
@@ -91,13 +91,13 @@ fn call_list(list: &Value, method: &str, mut arguments: Arguments<'_>) -> Result
 
 /// What `d.keys()`, `d.values()` and `d.items()` return: iterable, and printed by its type name.
 #[derive(Debug)]
-struct DictView {
+pub(crate) struct DictView {
     name: &'static str,
     entries: Vec<Value>,
 }
 
 impl DictView {
-    fn new(
+    fn of(
         name: &'static str,
         dict: &Value,
         entry: impl Fn(&Value, Value) -> Value,

@@ -3,10 +3,12 @@
 use std::fmt::{self, Write};
 
 use minijinja::Value;
+
+use crate::value;
 use minijinja::value::ValueKind;
 
 /// Deeper values print as `...`; a template can nest lists without bound, a stack cannot.
-const MAX_DEPTH: usize = 200;
+const MAX_DEPTH: usize = 2 * value::MAX_NESTING;
 
 /// Writes `str(value)`; an undefined value writes nothing.
 pub(crate) fn write_str(out: &mut impl Write, value: &Value) -> fmt::Result {
@@ -37,7 +39,7 @@ pub(crate) fn write_repr(out: &mut impl Write, value: &Value, depth: usize) -> f
             Ok(float) => out.write_str(&float_repr(float)),
             Err(_) => write!(out, "{value}"),
         },
-        ValueKind::Seq => {
+        _ if value::is_list(value) => {
             let is_tuple = value.is_tuple();
             out.write_char(if is_tuple { '(' } else { '[' })?;
             let mut count = 0;

@@ -9,6 +9,9 @@ use crate::arguments::Arguments;
 /// The widest padding a template may ask for.
 const MAX_WIDTH: usize = 1 << 16;
 
+/// Digits of the widest field of `str.format`.
+const MAX_WIDTH_DIGITS: usize = 5;
+
 /// Calls `text.method(*arguments)`.
 pub(crate) fn call(
     state: &State,
@@ -176,9 +179,7 @@ pub(crate) fn call(
             };
             Value::from(pad(text, method, width, fill))
         }
-        "format" => {
-            return format(FormatStyle::StrFormat, text, &arguments.into_values()).map(Value::from);
-        }
+        "format" => return brace_format(text, arguments),
         "isspace" => all(text, is_space),
         "isdigit" | "isdecimal" | "isnumeric" => all(text, char::is_numeric),
         "isalpha" => all(text, char::is_alphabetic),
@@ -431,18 +432,35 @@ fn cased(text: &str, wanted: fn(char) -> bool, unwanted: fn(char) -> bool) -> Va
 }
 
 /// `text % operand`: printf-style formatting.
-pub(crate) fn percent_format(text: &str, operand: &Value) -> Result<Value, Error> {
-    let arguments = match operand.kind() {
+pub(crate) fn percent_format(
+    state: &mut State,
+    text: &str,
+    operand: &Value,
+) -> Result<Value, Error> {
+    let mut arguments = vec![Value::from(text)];
+    match operand.kind() {
         ValueKind::Map => {
-            let mut pairs = Vec::new();
-            for key in operand.try_iter()? {
-                let value = operand.get_item(&key)?;
-                pairs.push((key.to_string(), value));
-            }
-            vec![pairs.into_iter().collect::<Kwargs>().into()]
+            let entries: Result<Kwargs, Error> = operand
+                .try_iter()?
+                .map(|key| Ok((key.to_string(), operand.get_item(&key)?)))
+                .collect();
+            arguments.push(entries?.into());
         }
-        _ if operand.is_tuple() => operand.try_iter()?.collect(),
-        _ => vec![operand.clone()],
-    };
-    format(FormatStyle::Printf, text, &arguments).map(Value::from)
+        _ if operand.is_tuple() => arguments.extend(operand.try_iter()?),
+        _ => arguments.push(operand.clone()),
+    }
+    // The engine's filter checks a width before it pads, unlike the function beneath it.
+    state.apply_filter("format", &arguments)
+}
+
+/// `text.format(*arguments)`.
+fn brace_format(text: &str, arguments: Arguments<'_>) -> Result<Value, Error> {
+    // The engine allocates whatever width a field asks for.
+    let longest_number = text
+        .split(|character: char| !character.is_ascii_digit())
+        .map(str::len);
+    if text.contains('{') && longest_number.max().unwrap_or(0) > MAX_WIDTH_DIGITS {
+        return Err(arguments.error(format_args!("pads to at most {MAX_WIDTH_DIGITS} digits")));
+    }
+    format(FormatStyle::StrFormat, text, &arguments.into_values()).map(Value::from)
 }

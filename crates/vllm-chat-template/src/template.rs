@@ -116,7 +116,12 @@ impl ChatTemplate {
 
     /// The messages as the template gets them, and the text to continue if that was asked for.
     fn prepare_messages(&self, input: &RenderInput<'_>) -> Result<(Value, Option<String>)> {
-        if input.continue_final_message && input.add_generation_prompt {
+        let flag = |name: &str, field: bool| match input.kwargs.get(name) {
+            Some(Json::Bool(argument)) => *argument,
+            _ => field,
+        };
+        let continues = flag("continue_final_message", input.continue_final_message);
+        if continues && flag("add_generation_prompt", input.add_generation_prompt) {
             return Err(Error::ContinueAndGenerate);
         }
         let mut messages = Vec::with_capacity(input.messages.len());
@@ -126,7 +131,7 @@ impl ChatTemplate {
             };
             messages.push(Json::Object(with_reasoning_names(message)));
         }
-        let to_continue = if input.continue_final_message {
+        let to_continue = if continues {
             Some(tag_final_message(&mut messages, &self.source)?)
         } else {
             None

@@ -2,9 +2,25 @@
 
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Object, ObjectRepr};
+use minijinja::value::{Enumerator, Object, ObjectRepr, ValueKind};
 use minijinja::{Error, State, Value};
 use serde_json::{Map, Value as Json};
+
+use crate::methods::DictView;
+
+/// The deepest nesting a value may have when a template stores it. JSON from a request stays far
+/// below; the stack holds a multiple.
+pub(crate) const MAX_NESTING: usize = 300;
+
+/// Whether a value is a list or a tuple. What the engine makes of `list + list` or of a slice is a
+/// lazy sequence of another kind, and a list all the same.
+pub(crate) fn is_list(value: &Value) -> bool {
+    match value.kind() {
+        ValueKind::Seq => true,
+        ValueKind::Iterable => value.downcast_object_ref::<DictView>().is_none(),
+        _ => false,
+    }
+}
 
 /// Turns JSON into a template value; objects keep their key order.
 pub(crate) fn from_json(json: &Json) -> Value {
