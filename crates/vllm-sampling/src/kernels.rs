@@ -72,7 +72,7 @@ widest! {
 
 widest! {
     /// Sum of [`weight`] over the row, in double precision.
-    fn weight_sum(row: &[f32], temperature: f32, max: f32) -> f64 = weight_sum_plain
+    fn weight_sum(row: &[f32], max: f32, inverse_temperature: f32) -> f64 = weight_sum_plain
 }
 
 widest! {
@@ -85,11 +85,10 @@ widest! {
     fn random_bits_maxima(key: u64, maxima: &mut [u64]) = random_bits_maxima_plain
 }
 
-/// Unnormalised probability of a logit: `exp(logit / temperature - max)`, where `max` is the
-/// largest logit after the division.
+/// Probability of a logit relative to that of the largest logit of its row, `max`.
 #[inline(always)]
-pub(crate) fn weight(logit: f32, temperature: f32, max: f32) -> f32 {
-    exp_nonpositive(logit / temperature - max)
+pub(crate) fn weight(logit: f32, max: f32, inverse_temperature: f32) -> f32 {
+    exp_nonpositive((logit - max) * inverse_temperature)
 }
 
 /// `exp(x)` for `x <= 0` within 2 units in the last place; 0 below -87, where results stop being
@@ -184,16 +183,16 @@ fn block_maxima_plain(row: &[f32], maxima: &mut [f32]) -> bool {
 }
 
 #[inline(always)]
-fn weight_sum_plain(row: &[f32], temperature: f32, max: f32) -> f64 {
+fn weight_sum_plain(row: &[f32], max: f32, inverse_temperature: f32) -> f64 {
     let mut sums = [0.0_f64; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
         for lane in 0..LANES {
-            sums[lane] += f64::from(weight(chunk[lane], temperature, max));
+            sums[lane] += f64::from(weight(chunk[lane], max, inverse_temperature));
         }
     }
     for (lane, &x) in rest.iter().enumerate() {
-        sums[lane] += f64::from(weight(x, temperature, max));
+        sums[lane] += f64::from(weight(x, max, inverse_temperature));
     }
     sums.iter().sum()
 }
@@ -220,10 +219,9 @@ fn random_bits_maxima_plain(key: u64, maxima: &mut [u64]) {
         let mut best = [0_u64; WIDE_LANES];
         let first = (block * BLOCK) as u64;
         for chunk in 0..(BLOCK / WIDE_LANES) as u64 {
-            for lane in 0..WIDE_LANES {
-                let id = first + chunk * WIDE_LANES as u64 + lane as u64;
-                let bits = random_bits(key, id);
-                best[lane] = if bits > best[lane] { bits } else { best[lane] };
+            for (lane, best) in (0..).zip(&mut best) {
+                let bits = random_bits(key, first + chunk * WIDE_LANES as u64 + lane);
+                *best = if bits > *best { bits } else { *best };
             }
         }
         *maximum = best.into_iter().fold(0, u64::max);
@@ -271,9 +269,9 @@ mod tests {
                 .collect();
             assert_eq!(maxima, naive);
 
-            let sum = weight_sum(&row, 0.7, 30.0);
-            assert_eq!(sum.to_bits(), weight_sum_plain(&row, 0.7, 30.0).to_bits());
-            let naive: f64 = row.iter().map(|&x| f64::from(weight(x, 0.7, 30.0))).sum();
+            let sum = weight_sum(&row, 20.0, 1.4);
+            assert_eq!(sum.to_bits(), weight_sum_plain(&row, 20.0, 1.4).to_bits());
+            let naive: f64 = row.iter().map(|&x| f64::from(weight(x, 20.0, 1.4))).sum();
             assert!((sum - naive).abs() <= 1e-12 * naive);
 
             let count = count_at_least(&row, 3.0);

@@ -148,7 +148,7 @@ impl Normalizer {
         }
         Self::Finite {
             max,
-            log_sum: kernels::weight_sum(row, 1.0, max).ln(),
+            log_sum: kernels::weight_sum(row, max, 1.0).ln(),
         }
     }
 
@@ -158,5 +158,112 @@ impl Normalizer {
             Self::Infinite { logprob } if logit == f32::INFINITY => logprob,
             Self::Infinite { .. } => f32::NEG_INFINITY,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report_of(row: &[f32], token_id: u32, rivals: Rivals) -> Result<TokenLogprobs> {
+        let mut scan = RowScan::default();
+        scan.scan(row)?;
+        report(row, &mut scan, token_id, &rivals)
+    }
+
+    /// Checks ids and ranks as given and the logprobs against the definition.
+    fn check(row: &[f32], token_id: u32, rivals: Rivals, expected: &[(u32, u32)]) {
+        let entries = report_of(row, token_id, rivals)
+            .expect("a usable row")
+            .entries;
+        let got: Vec<(u32, u32)> = entries.iter().map(|e| (e.token_id, e.rank)).collect();
+        assert_eq!(got, expected);
+        let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+        for entry in entries {
+            let exact = f64::from(row[entry.token_id as usize]) - sum.ln();
+            let close = (f64::from(entry.logprob) - exact).abs() < 1e-5;
+            assert!(
+                close || f64::from(entry.logprob) == exact,
+                "{entry:?}, exact {exact}"
+            );
+        }
+    }
+
+    const ROW: [f32; 6] = [1.0, 3.0, 2.0, 3.0, f32::NEG_INFINITY, 2.0];
+
+    #[test]
+    fn the_sampled_token_comes_first_and_is_not_repeated() {
+        check(&ROW, 1, Rivals::Top(0), &[(1, 2)]);
+        check(&ROW, 1, Rivals::Top(2), &[(1, 1), (3, 2)]);
+        check(&ROW, 3, Rivals::Top(3), &[(3, 2), (1, 1), (2, 3)]);
+        // Not among the reported: the rank counts ties.
+        check(&ROW, 5, Rivals::Top(3), &[(5, 4), (1, 1), (3, 2), (2, 3)]);
+        check(&ROW, 0, Rivals::Top(1), &[(0, 5), (1, 1)]);
+    }
+
+    #[test]
+    fn the_whole_vocabulary_includes_masked_tokens() {
+        let all = [(5, 4), (1, 1), (3, 2), (2, 3), (0, 5), (4, 6)];
+        check(&ROW, 5, Rivals::All, &all);
+        check(&ROW, 5, Rivals::Top(99), &all);
+    }
+
+    #[test]
+    fn given_ids_are_reported_in_their_order() {
+        check(&ROW, 0, Rivals::Ids(vec![5, 3]), &[(0, 5), (5, 1), (3, 2)]);
+        check(&ROW, 3, Rivals::Ids(vec![5, 3]), &[(3, 2), (5, 1)]);
+    }
+
+    #[test]
+    fn the_most_probable_are_found_in_long_rows() {
+        let row: Vec<f32> = (0..10_000)
+            .map(|id| ((id * 7919) % 5003) as f32 / 500.0)
+            .collect();
+        let mut expected: Vec<u32> = (0..10_000).collect();
+        expected.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
+        for k in [1, 20, 156, 157, 158, 5000] {
+            let ranked: Vec<(u32, u32)> = expected[..k].iter().copied().zip(1..).collect();
+            check(&row, expected[0], Rivals::Top(k), &ranked);
+        }
+    }
+
+    #[test]
+    fn infinite_logits_share_the_probability() {
+        let row = [f32::INFINITY, 1.0, f32::INFINITY];
+        let entries = report_of(&row, 2, Rivals::All)
+            .expect("a usable row")
+            .entries;
+        let logprobs: Vec<f32> = entries.iter().map(|entry| entry.logprob).collect();
+        assert_eq!(logprobs, [-2.0_f32.ln(), -2.0_f32.ln(), f32::NEG_INFINITY]);
+    }
+
+    #[test]
+    fn unusable_rows_and_ids_are_errors() {
+        let mut scratch = SamplerScratch::default();
+        let mut check = |row: &[f32], token_id, expected| {
+            assert_eq!(
+                prompt_token_logprobs(row, token_id, 1, &mut scratch),
+                Err(expected)
+            );
+        };
+        check(&[0.0, f32::NAN], 0, Error::NanLogits);
+        check(&[f32::NEG_INFINITY; 3], 0, Error::NoTokenAllowed);
+        check(&[], 0, Error::NoTokenAllowed);
+        check(
+            &[0.0; 3],
+            3,
+            Error::TokenOutOfRange {
+                token_id: 3,
+                vocab_size: 3,
+            },
+        );
+        let result = prompt_token_id_logprobs(&[0.0; 3], 0, &[7], &mut scratch);
+        assert_eq!(
+            result,
+            Err(Error::TokenOutOfRange {
+                token_id: 7,
+                vocab_size: 3
+            })
+        );
     }
 }

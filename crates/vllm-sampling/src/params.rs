@@ -261,3 +261,109 @@ fn remove_duplicates<T: Clone + Eq + Hash>(values: &mut Vec<T>) {
         values.retain(|value| seen.insert(value.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normalized(mut params: SamplingParams) -> SamplingParams {
+        params.normalize_and_validate().expect("valid parameters");
+        let once = params.clone();
+        params
+            .normalize_and_validate()
+            .expect("normal form is valid");
+        assert_eq!(params, once, "normalising twice changes nothing");
+        params
+    }
+
+    #[test]
+    fn parameters_are_brought_into_normal_form() {
+        let params = normalized(SamplingParams {
+            temperature: 0.001,
+            seed: Some(-1),
+            thinking_token_budget: Some(-1),
+            stop_token_ids: vec![3, 1, 3],
+            bad_words: vec!["b".into(), "a".into(), "b".into()],
+            ..SamplingParams::default()
+        });
+        let expected = SamplingParams {
+            temperature: 0.01,
+            seed: None,
+            thinking_token_budget: None,
+            stop_token_ids: vec![3, 1],
+            bad_words: vec!["b".into(), "a".into()],
+            skip_reading_prefix_cache: Some(false),
+            ..SamplingParams::default()
+        };
+        assert_eq!(params, expected);
+    }
+
+    #[test]
+    fn greedy_decoding_restricts_nothing() {
+        let params = SamplingParams {
+            top_p: 0.5,
+            top_k: 9,
+            min_p: 0.5,
+            ..SamplingParams::greedy()
+        };
+        let params = normalized(params);
+        assert!(params.is_greedy());
+        assert_eq!((params.top_p, params.top_k, params.min_p), (1.0, 0, 0.0));
+        let smallest = SamplingParams {
+            temperature: 1e-9,
+            ..SamplingParams::default()
+        };
+        assert!(!normalized(smallest).is_greedy());
+    }
+
+    #[test]
+    fn prompt_logprobs_bypass_the_prefix_cache_unless_told_otherwise() {
+        let check = |params: SamplingParams, expected| {
+            assert_eq!(normalized(params).skip_reading_prefix_cache, Some(expected));
+        };
+        let default = SamplingParams::default;
+        check(
+            SamplingParams {
+                prompt_logprobs: Some(0),
+                ..default()
+            },
+            true,
+        );
+        check(
+            SamplingParams {
+                prompt_logprob_token_ids: Some(vec![1]),
+                ..default()
+            },
+            true,
+        );
+        check(
+            SamplingParams {
+                logprobs: Some(1),
+                ..default()
+            },
+            false,
+        );
+        let told = SamplingParams {
+            prompt_logprobs: Some(1),
+            skip_reading_prefix_cache: Some(false),
+            ..default()
+        };
+        check(told, false);
+    }
+
+    #[test]
+    fn held_back_text_is_one_short_of_the_longest_stop_string() {
+        let check = |stop: &[&str], include_stop_str_in_output, expected| {
+            let stop = stop.iter().map(|stop| (*stop).to_owned()).collect();
+            let params = SamplingParams {
+                stop,
+                include_stop_str_in_output,
+                ..SamplingParams::default()
+            };
+            assert_eq!(params.num_held_back_chars(), expected);
+        };
+        check(&[], false, 0);
+        check(&["a", "\u{e9}\u{e9}\u{e9}"], false, 2);
+        check(&["abc"], true, 0);
+    }
+}

@@ -153,3 +153,88 @@ fn json_depth(text: &str) -> usize {
     }
     deepest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: fn(&mut StructuredOutputs), expected: Option<&str>) {
+        let mut outputs = StructuredOutputs::default();
+        change(&mut outputs);
+        let message = outputs.validate().err().map(|error| error.to_string());
+        assert_eq!(message.as_deref(), expected, "{outputs:?}");
+    }
+
+    fn nested(depth: usize) -> Option<String> {
+        Some("[".repeat(depth) + &"]".repeat(depth))
+    }
+
+    #[test]
+    fn exactly_one_kind_is_set() {
+        check(|o| o.regex = Some(" ".into()), None);
+        check(|o| o.regex = Some(String::new()), None);
+        check(|o| o.json_object = Some(true), None);
+        check(|o| o.choice = Some(vec!["a".into()]), None);
+        check(
+            |_| {},
+            Some(
+                "You must use one kind of structured outputs constraint but none are specified: \
+                 {'json': None, 'regex': None, 'choice': None, 'grammar': None, \
+                 'json_object': None, 'disable_any_whitespace': False, \
+                 'disable_additional_properties': False, 'whitespace_pattern': None, \
+                 'structural_tag': None}",
+            ),
+        );
+        check(
+            |o| (o.regex, o.choice) = (Some("a".into()), Some(vec!["b".into()])),
+            Some(
+                "You can only use one kind of structured outputs constraint but multiple are \
+                 specified: {'json': None, 'regex': 'a', 'choice': ['b'], 'grammar': None, \
+                 'json_object': None, 'disable_any_whitespace': False, \
+                 'disable_additional_properties': False, 'whitespace_pattern': None, \
+                 'structural_tag': None}",
+            ),
+        );
+    }
+
+    #[test]
+    fn empty_constraints_are_refused() {
+        check(
+            |o| o.choice = Some(vec![]),
+            Some("Choice '[]' cannot be an empty list"),
+        );
+        let empty = "structured_outputs.grammar cannot be an empty string";
+        check(|o| o.grammar = Some(" \n".into()), Some(empty));
+        let empty = "structured_outputs.json cannot be an empty string";
+        check(|o| o.json = Some(String::new()), Some(empty));
+        let empty = "structured_outputs.structural_tag cannot be an empty string";
+        check(|o| o.structural_tag = Some(String::new()), Some(empty));
+        check(
+            |o| o.json_object = Some(false),
+            Some(
+                "structured_outputs.json_object must be True if set; omit structured_outputs to \
+                 disable structured outputs",
+            ),
+        );
+        check(
+            |o| o.regex = Some("a\0".into()),
+            Some("structured_outputs.regex must not contain a NUL character ('\\x00')"),
+        );
+    }
+
+    #[test]
+    fn schemas_are_not_too_deep() {
+        let too_deep = "The JSON schema is nested too deeply: objects and arrays may nest at most \
+                        64 levels";
+        check(|o| o.json = nested(64), None);
+        check(|o| o.json = nested(65), Some(too_deep));
+        check(|o| o.json = nested(1_000_000), Some(too_deep));
+        check(|o| o.structural_tag = nested(80), None);
+        check(|o| o.structural_tag = nested(81), Some(too_deep));
+        // Brackets in strings nest nothing.
+        check(
+            |o| o.json = Some(format!("[\"\\\"{}\"]", "[".repeat(100))),
+            None,
+        );
+    }
+}

@@ -314,3 +314,6 @@ fn validate_in_vocabulary(
 fn invalid(message: impl Into<String>) -> Result<()> {
     Err(Error::invalid(message))
 }
+
+#[cfg(test)]
+mod tests;
