@@ -12,7 +12,7 @@ pub enum Isa {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// AVX-512F.
+    /// AVX-512 with the F, BW, DQ and VL groups, as server processors have since 2017.
     Avx512,
 }
 
@@ -69,7 +69,13 @@ impl Isa {
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
             }
-            Self::Avx512 => is_x86_feature_detected!("avx512f"),
+            Self::Avx512 => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
         }
     }
 
@@ -119,7 +125,8 @@ unsafe fn run_avx2<K: Kernel>(kernel: K) {
 /// # Safety
 /// As [`Kernel::run`].
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+// Without the VL group the compiler leaves the upper half of the registers unused.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn run_avx512<K: Kernel>(kernel: K) {
     // SAFETY: forwarded to the caller.
     unsafe { kernel.run::<Avx512>() }

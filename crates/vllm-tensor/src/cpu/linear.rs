@@ -31,8 +31,8 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
 /// second-level cache while all rows of `x` pass by.
 const TASK_OUTPUTS: usize = 32;
 
-/// Rows of `x` and of the weight that the innermost loop works on together.
-const TILE: usize = 4;
+/// Weight rows that the innermost loop works on together.
+const TILE_COLUMNS: usize = 4;
 
 fn multiply<E: Stored>(
     isa: Isa,
@@ -89,18 +89,13 @@ struct Columns<'a, E> {
 impl<E: Stored> Kernel for Columns<'_, E> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let rows = self.x.len() / self.in_features;
-        let whole = rows - rows % TILE;
-        // SAFETY: the rows are within `x`.
+        // As many rows of `x` as leave the sums in registers: there are 32 of 16 lanes, 16 of 8.
+        // SAFETY: forwarded to the caller.
         unsafe {
-            let mut row = 0;
-            while row < whole {
-                self.rows::<S, TILE>(row);
-                row += TILE;
-            }
-            while row < rows {
-                self.rows::<S, 1>(row);
-                row += 1;
+            if S::LANES == 16 {
+                self.all_rows::<S, 4>();
+            } else {
+                self.all_rows::<S, 2>();
             }
         }
     }
@@ -108,17 +103,34 @@ impl<E: Stored> Kernel for Columns<'_, E> {
 
 impl<E: Stored> Columns<'_, E> {
     /// # Safety
+    /// As [`Kernel::run`].
+    #[inline(always)]
+    unsafe fn all_rows<S: Simd, const R: usize>(&self) {
+        let rows = self.x.len() / self.in_features;
+        let mut row = 0;
+        // SAFETY: the rows are within `x`.
+        unsafe {
+            while row + R <= rows {
+                self.rows::<S, R>(row);
+                row += R;
+            }
+            while row < rows {
+                self.rows::<S, 1>(row);
+                row += 1;
+            }
+        }
+    }
+
+    /// # Safety
     /// As [`Kernel::run`], with `row + R` rows in `x`.
     #[inline(always)]
     unsafe fn rows<S: Simd, const R: usize>(&self, row: usize) {
-        let columns = self.last - self.first;
-        let whole = self.first + (columns - columns % TILE);
         let mut column = self.first;
         // SAFETY: the columns are within `first..last`.
         unsafe {
-            while column < whole {
-                self.tile::<S, R, TILE>(row, column);
-                column += TILE;
+            while column + TILE_COLUMNS <= self.last {
+                self.tile::<S, R, TILE_COLUMNS>(row, column);
+                column += TILE_COLUMNS;
             }
             while column < self.last {
                 self.tile::<S, R, 1>(row, column);
