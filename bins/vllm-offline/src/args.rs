@@ -1,0 +1,153 @@
+//! The command line of `vllm-offline`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use vllm_engine::{DefaultSampling, EngineConfig, SamplingParams};
+
+/// Complete prompts, one or a whole data set, as one continuously batched job.
+///
+/// Without arguments it completes four sample prompts on a small embedded model.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Args {
+    /// Folder or hub name of the model [default: the embedded demo model]
+    #[arg(long, value_name = "NAME_OR_FOLDER")]
+    pub(crate) model: Option<String>,
+    /// Data set: one prompt a line, or .jsonl with `prompt` or `messages`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Where results go, one JSON object a line [default: text on standard output]
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+}
+
+/// How to run the model.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// auto, float32, bfloat16 or float16
+    #[arg(long, default_value = "auto")]
+    dtype: String,
+    /// Folder or hub name of the tokenizer, when it is not with the model
+    #[arg(long)]
+    tokenizer: Option<String>,
+    /// Branch, tag or commit on the hub
+    #[arg(long)]
+    revision: Option<String>,
+    /// Longest prompt and output together, in tokens [default: the model's own limit]
+    #[arg(long, value_name = "TOKENS")]
+    max_model_len: Option<usize>,
+    /// Most sequences in one step
+    #[arg(long, value_name = "N")]
+    max_num_seqs: Option<usize>,
+    /// Most tokens in one step
+    #[arg(long, value_name = "TOKENS")]
+    max_num_batched_tokens: Option<usize>,
+    /// Exact size of the KV cache
+    #[arg(long, value_name = "BYTES")]
+    kv_cache_memory_bytes: Option<u64>,
+    /// Worker threads on a CPU [default: all that the process may use]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// How to draw tokens and when to stop.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingArgs {
+    /// 0 takes the likeliest token [default: the model's, else 0]
+    #[arg(long, allow_negative_numbers = true)]
+    temperature: Option<f64>,
+    /// Keep the likeliest tokens that together reach this probability
+    #[arg(long, allow_negative_numbers = true)]
+    top_p: Option<f64>,
+    /// Keep this many of the likeliest tokens; 0 keeps all
+    #[arg(long, allow_negative_numbers = true)]
+    top_k: Option<i64>,
+    /// Drop tokens below this share of the likeliest one's probability
+    #[arg(long, allow_negative_numbers = true)]
+    min_p: Option<f64>,
+    /// Most tokens to generate for each prompt [default: 16, for messages the rest of the context]
+    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
+    pub(crate) max_tokens: Option<i64>,
+    /// Fewest tokens to generate for each prompt
+    #[arg(long, value_name = "TOKENS", default_value_t = 0, allow_negative_numbers = true)]
+    min_tokens: i64,
+    /// Makes sampling repeatable
+    #[arg(long, allow_negative_numbers = true)]
+    seed: Option<i64>,
+    /// Samples for each prompt
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
+    n: i64,
+    /// Text that ends the output; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on past the model's end-of-sequence tokens
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Weakens tokens that have appeared, once each
+    #[arg(long, allow_negative_numbers = true)]
+    presence_penalty: Option<f64>,
+    /// Weakens tokens for each time that they have appeared
+    #[arg(long, allow_negative_numbers = true)]
+    frequency_penalty: Option<f64>,
+    /// Divides the logits of tokens in prompt and output
+    #[arg(long, allow_negative_numbers = true)]
+    repetition_penalty: Option<f64>,
+}
+
+impl EngineArgs {
+    pub(crate) fn config(&self, model: &str) -> EngineConfig {
+        let mut config = EngineConfig::new(model);
+        config.device.clone_from(&self.device);
+        config.dtype.clone_from(&self.dtype);
+        config.tokenizer.clone_from(&self.tokenizer);
+        config.revision.clone_from(&self.revision);
+        config.max_model_len = self.max_model_len;
+        config.max_num_seqs = self.max_num_seqs;
+        config.max_num_batched_tokens = self.max_num_batched_tokens;
+        config.kv_cache_memory_bytes = self.kv_cache_memory_bytes;
+        config.num_threads = self.threads;
+        config
+    }
+}
+
+impl SamplingArgs {
+    /// Flags over the model's defaults; greedy where neither says anything, so that a job gives
+    /// the same answers every time.
+    pub(crate) fn params(&self, defaults: &DefaultSampling) -> SamplingParams {
+        let neutral = SamplingParams::default();
+        SamplingParams {
+            temperature: self.temperature.or(defaults.temperature).unwrap_or(0.0),
+            top_p: self.top_p.or(defaults.top_p).unwrap_or(neutral.top_p),
+            top_k: self.top_k.or(defaults.top_k).unwrap_or(neutral.top_k),
+            min_p: self.min_p.or(defaults.min_p).unwrap_or(neutral.min_p),
+            presence_penalty: self
+                .presence_penalty
+                .or(defaults.presence_penalty)
+                .unwrap_or(neutral.presence_penalty),
+            frequency_penalty: self
+                .frequency_penalty
+                .or(defaults.frequency_penalty)
+                .unwrap_or(neutral.frequency_penalty),
+            repetition_penalty: self
+                .repetition_penalty
+                .or(defaults.repetition_penalty)
+                .unwrap_or(neutral.repetition_penalty),
+            min_tokens: self.min_tokens,
+            seed: self.seed,
+            n: self.n,
+            stop: self.stop.clone(),
+            ignore_eos: self.ignore_eos,
+            ..neutral
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! How to run a model: what the user chose, with vLLM's defaults for the rest.
+
+use std::path::PathBuf;
+
+use vllm_scheduler::Policy;
+
+/// Name of the model that is compiled into the binary.
+pub use vllm_demo_model::NAME as DEMO_MODEL;
+
+/// What the engine serves, which decides the default batch limits, as in vLLM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UsageContext {
+    /// A data set is worked through: throughput counts.
+    #[default]
+    Offline,
+    /// Clients wait for answers: latency counts.
+    Server,
+}
+
+/// Settings of one engine. Start from [`EngineConfig::new`] and change what differs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EngineConfig {
+    /// A folder, a hub name, or `demo` for the embedded model.
+    pub model: String,
+    /// Where the tokenizer is, when it is not with the model.
+    pub tokenizer: Option<String>,
+    /// Branch, tag or commit on the hub.
+    pub revision: Option<String>,
+    /// Access token for the hub.
+    pub hf_token: Option<String>,
+    /// Where downloads are kept, instead of the hub's usual cache.
+    pub download_dir: Option<PathBuf>,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// `auto`, `float32`, `bfloat16`, `float16` and their aliases.
+    pub dtype: String,
+    /// Prompt and output tokens of one request; `None` takes the model's own limit.
+    pub max_model_len: Option<usize>,
+    /// Tokens per KV-cache block.
+    pub block_size: usize,
+    /// Exact size of the KV cache in bytes; `None` plans it from the free memory.
+    pub kv_cache_memory_bytes: Option<u64>,
+    /// Share of the memory that the engine may use when it plans for itself.
+    pub gpu_memory_utilization: f64,
+    /// Sequences in one step; `None` decides by context.
+    pub max_num_seqs: Option<usize>,
+    /// Tokens in one step; `None` decides by context.
+    pub max_num_batched_tokens: Option<usize>,
+    /// Share the blocks of equal prompt beginnings.
+    pub enable_prefix_caching: bool,
+    /// Split prompts that exceed a step's token budget.
+    pub enable_chunked_prefill: bool,
+    /// Prompts above this many tokens are split even if they fit; 0 never does.
+    pub long_prefill_token_threshold: usize,
+    /// Who is admitted first.
+    pub scheduling_policy: Policy,
+    /// Seed of requests that bring none.
+    pub seed: u64,
+    /// The largest accepted `logprobs`; -1 accepts any.
+    pub max_logprobs: i64,
+    /// `auto` for the model's `generation_config.json`, `vllm` for none, or a folder.
+    pub generation_config: String,
+    /// JSON object laid over the sampling defaults.
+    pub override_generation_config: Option<serde_json::Value>,
+    /// Requests refused as "busy" beyond this many waiting; `None` has no limit.
+    pub max_num_queued_reqs: Option<usize>,
+    /// Worker threads on a CPU; `None` takes what the machine and its limits allow.
+    pub num_threads: Option<usize>,
+    /// Decides the default batch limits.
+    pub usage_context: UsageContext,
+}
+
+impl EngineConfig {
+    /// vLLM's defaults for this model.
+    pub fn new(model: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            tokenizer: None,
+            revision: None,
+            hf_token: None,
+            download_dir: None,
+            device: "auto".to_owned(),
+            dtype: "auto".to_owned(),
+            max_model_len: None,
+            block_size: 16,
+            kv_cache_memory_bytes: None,
+            gpu_memory_utilization: 0.92,
+            max_num_seqs: None,
+            max_num_batched_tokens: None,
+            enable_prefix_caching: true,
+            enable_chunked_prefill: true,
+            long_prefill_token_threshold: 0,
+            scheduling_policy: Policy::Fcfs,
+            seed: 0,
+            max_logprobs: 20,
+            generation_config: "auto".to_owned(),
+            override_generation_config: None,
+            max_num_queued_reqs: None,
+            num_threads: None,
+            usage_context: UsageContext::Offline,
+        }
+    }
+
+    /// Sequences in one step, chosen or by context; never above the token budget.
+    pub fn resolved_max_num_seqs(&self) -> usize {
+        let default = match self.usage_context {
+            UsageContext::Offline => 256,
+            UsageContext::Server => 128,
+        };
+        self.max_num_seqs.unwrap_or_else(|| match self.max_num_batched_tokens {
+            Some(tokens) => default.min(tokens),
+            None => default,
+        })
+    }
+
+    /// Tokens in one step, chosen or by context.
+    pub fn resolved_max_num_batched_tokens(&self, max_model_len: usize) -> usize {
+        let default = match self.usage_context {
+            UsageContext::Offline => 4096,
+            UsageContext::Server => 2048,
+        };
+        self.max_num_batched_tokens.unwrap_or_else(|| {
+            let max_num_seqs = self.resolved_max_num_seqs();
+            let useful = default.min(max_num_seqs.saturating_mul(max_model_len));
+            let needed = if self.enable_chunked_prefill { 1 } else { max_model_len };
+            useful.max(needed).max(max_num_seqs)
+        })
+    }
+}
