@@ -108,6 +108,37 @@ fn surplus_tensors_are_refused_but_old_buffers_ignored() {
 }
 
 #[test]
+fn a_head_in_the_checkpoint_wins_over_the_tie() {
+    let original = fixture_file("opt-norm-before", "model.safetensors");
+    let head_of_zeros = vec![0; 80 * 32 * 4];
+    let head = TensorView::new(Dtype::F32, vec![80, 32], &head_of_zeros).unwrap();
+    let head = safetensors::serialize([("lm_head.weight", head)], None).unwrap();
+    let greatest_logit = |files: Vec<(&str, Vec<u8>)>| {
+        let model = load_files(&config("opt-norm-before"), files).unwrap();
+        let mut kv = KvCache::new(model.kv_cache_spec(), 2, 16, &Device::Cpu).unwrap();
+        let sequence = BatchSequence {
+            query_start: 0,
+            query_len: 1,
+            context_len: 0,
+            block_table: &[1],
+        };
+        let batch = Batch {
+            token_ids: &[5],
+            positions: &[0],
+            sequences: &[sequence],
+            logit_rows: &[0],
+        };
+        let logits = model.forward(&batch, &mut kv).unwrap();
+        logits.to_vec2::<f32>().unwrap()[0]
+            .iter()
+            .fold(0f32, |max, logit| max.max(logit.abs()))
+    };
+    assert!(greatest_logit(vec![("a.safetensors", original.clone())]) > 0.1);
+    let with_head = vec![("a.safetensors", original), ("b.safetensors", head)];
+    assert_eq!(greatest_logit(with_head), 0.0);
+}
+
+#[test]
 fn the_same_weight_twice_is_refused() {
     let twice = edited(|tensors| {
         tensors.push(("decoder.layers.0.fc1.bias".into(), vec![48], Dtype::F32));

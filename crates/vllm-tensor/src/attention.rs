@@ -187,6 +187,7 @@ fn attend_sequence_plain(
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::test_support::{assert_close, random_tensor};
@@ -386,5 +387,40 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("KV cache of 5 blocks"), "{message}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_ragged_batch_matches_the_plain_body(
+            lengths in prop::collection::vec((1usize..12, 0usize..30), 1..5),
+            block_size in 1usize..9,
+            group in 1usize..4,
+            num_kv_heads in 1usize..3,
+            head_dim in 1usize..40,
+            window in prop::option::of(1usize..20),
+        ) {
+            let tables: Vec<Vec<u32>> = lengths
+                .iter()
+                .map(|(query_len, context_len)| {
+                    let needed = (query_len + context_len).div_ceil(block_size);
+                    (0..needed).map(|block| ((block * 7 + 3) % NUM_BLOCKS) as u32).collect()
+                })
+                .collect();
+            let mut query_start = 0;
+            let mut sequences = Vec::new();
+            for ((query_len, context_len), block_table) in lengths.iter().copied().zip(&tables) {
+                sequences.push(BatchSequence { query_start, query_len, context_len, block_table });
+                query_start += query_len;
+            }
+            let (mut cache, metadata) =
+                noisy_cache(&sequences, block_size, num_kv_heads, head_dim, DType::F32);
+            let layer = cache.layer_mut(0).unwrap();
+            let queries = random_tensor(21, &[query_start, group * num_kv_heads, head_dim]);
+            let options =
+                AttentionOptions { sliding_window: window, ..AttentionOptions::causal(head_dim) };
+            let plain = paged_attention_plain(&queries, layer, &metadata, &options).unwrap();
+            let fast = paged_attention(&queries, layer, &metadata, &options).unwrap();
+            assert_close(&fast, &plain, 1e-5, "attention");
+        }
     }
 }

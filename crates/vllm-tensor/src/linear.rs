@@ -36,6 +36,9 @@ impl Linear {
                 dtype: weight.dtype(),
             });
         }
+        if in_features == 0 || out_features == 0 {
+            return Err(shape_error("a weight of positive size".to_owned(), &weight));
+        }
         let activation_dtype = crate::activation_dtype(weight.device(), weight.dtype());
         let bias = match bias {
             Some(bias) if bias.dims() == [out_features] => {
