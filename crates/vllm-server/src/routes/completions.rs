@@ -1,0 +1,224 @@
+//! `/v1/completions`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::StatusCode;
+use vllm_engine::{Error as EngineError, GenerationRequest, PositionLogprobs, RequestOutput};
+use vllm_openai::{
+    CompletionRequest, CompletionResponse, CompletionStream, ErrorResponse, Prompt, PromptResult,
+    ResponseContext, Result, StreamPrompt, check_prompt_length, check_requested_tokens,
+    effective_max_tokens, parse_body,
+};
+
+use super::common::{self, WithHeaders};
+use crate::body::Received;
+use crate::clock::unix_seconds;
+use crate::generation::{Generation, to_response};
+use crate::offload::{self, HEAVY_BODY_BYTES};
+use crate::prompts::Truncation;
+use crate::reply;
+use crate::sse::{self, Frames};
+use crate::state::{AppState, Shared};
+
+/// Answers a completion request.
+pub(super) async fn create(State(state): State<Shared>, request: Request) -> Response {
+    answer(&state, request)
+        .await
+        .unwrap_or_else(|error| reply::error(&error))
+}
+
+async fn answer(state: &Shared, request: Request) -> Result<Response> {
+    let arrival = Instant::now();
+    let received = Received::read(request, state.max_body_bytes).await?;
+    let heavy = received.body.len() >= HEAVY_BODY_BYTES;
+    let shared = Arc::clone(state);
+    let job = offload::run(state, heavy, move || prepare(&shared, &received, arrival)).await?;
+    let generation = match Generation::start(state, &job.context.id, job.engine_requests) {
+        Ok(generation) => generation,
+        Err(error @ EngineError::InvalidRequest { .. }) if job.request.options.stream => {
+            return Ok(sse::respond_error(&to_response(&error)));
+        }
+        Err(error) => return Err(to_response(&error)),
+    };
+    if job.request.options.stream {
+        let frames = CompletionFrames::new(job.request, job.context, job.prompts);
+        return Ok(sse::respond(
+            generation,
+            frames,
+            state.api.sse_keep_alive_interval,
+        ));
+    }
+    let outputs = generation.collect(job.prompts.len()).await?;
+    common::log_outputs(state, &outputs);
+    let heavy = job.request.logprobs.is_some() || job.request.prompt_logprobs().is_some();
+    let (request, context, prompts) = (job.request, job.context, job.prompts);
+    offload::run(state, heavy, move || {
+        respond(&request, &context, &prompts, &outputs)
+    })
+    .await
+}
+
+/// A checked request and what the engine gets of it.
+struct Job {
+    request: CompletionRequest,
+    context: ResponseContext,
+    prompts: Vec<StreamPrompt>,
+    engine_requests: Vec<GenerationRequest>,
+}
+
+fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Job> {
+    let members = parse_body(received.content_type(), &received.body)?;
+    let mut request = CompletionRequest::from_body(&members)?;
+    drop(members);
+    common::check_model(state, request.options.model.as_deref())?;
+    request.check_supported()?;
+    request.options.apply_headers(&received.headers);
+
+    let limits = state.length_limits();
+    let requested = Some(request.max_tokens);
+    check_requested_tokens(requested, "max_tokens", limits.max_model_len)?;
+    let truncation = Truncation::of(&request.options, requested, limits.max_model_len)?;
+    let context = common::context(state, "cmpl", &request.options, unix_seconds());
+    let defaults = state.sampling_defaults();
+    let vocab_size = state.engine.info().vocab_size;
+
+    let mut prompts = Vec::with_capacity(request.prompts.len());
+    let mut engine_requests = Vec::with_capacity(request.prompts.len());
+    for (index, prompt) in std::mem::take(&mut request.prompts).into_iter().enumerate() {
+        let (text, token_ids) = match prompt {
+            Prompt::Text(text) => {
+                let add_special_tokens = request.options.add_special_tokens;
+                let token_ids = state.encode(&text, add_special_tokens, truncation)?;
+                (Some(text), token_ids)
+            }
+            Prompt::TokenIds(token_ids) => {
+                let token_ids = truncation.apply(token_ids);
+                check_prompt_length(token_ids.len(), limits.max_model_len)?;
+                (None, token_ids)
+            }
+        };
+        let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
+        let params = request.sampling_params(max_tokens, &defaults, vocab_size)?;
+        let request_id = format!("{}-{index}", context.id);
+        prompts.push(echoed_prompt(state, &request, text.as_deref(), &token_ids)?);
+        engine_requests.push(GenerationRequest {
+            prompt: text,
+            priority: request.options.priority,
+            cache_salt: request.options.cache_salt.clone(),
+            arrival,
+            ..GenerationRequest::new(request_id, token_ids, params)
+        });
+    }
+    Ok(Job {
+        request,
+        context,
+        prompts,
+        engine_requests,
+    })
+}
+
+/// What of a prompt may be needed for the answer. A prompt of token ids is turned into text only
+/// to be echoed.
+fn echoed_prompt(
+    state: &AppState,
+    request: &CompletionRequest,
+    text: Option<&str>,
+    token_ids: &[u32],
+) -> Result<StreamPrompt> {
+    let decode = |ids: &[u32]| {
+        let decoded = state.engine.tokenizer().decode(ids, false);
+        decoded.map_err(|error| ErrorResponse::bad_request(&error.to_string()))
+    };
+    let text = match (request.echo, text) {
+        (false, _) => None,
+        (true, Some(text)) => Some(text.to_owned()),
+        (true, None) => Some(decode(token_ids)?),
+    };
+    let first_token = match token_ids.first() {
+        Some(id) if request.echo && request.logprobs.is_some() => {
+            match common::shows_tokens_as_ids(state, &request.options) {
+                true => format!("token_id:{id}"),
+                false => decode(&[*id])?,
+            }
+        }
+        _ => String::new(),
+    };
+    Ok(StreamPrompt {
+        text,
+        token_ids: token_ids.into(),
+        first_token,
+    })
+}
+
+fn respond(
+    request: &CompletionRequest,
+    context: &ResponseContext,
+    prompts: &[StreamPrompt],
+    outputs: &[RequestOutput],
+) -> Result<Response> {
+    let results: Vec<_> = prompts
+        .iter()
+        .zip(outputs)
+        .map(|(prompt, output)| PromptResult {
+            prompt_text: prompt.text.as_deref(),
+            prompt_token_ids: &prompt.token_ids,
+            first_prompt_token: &prompt.first_token,
+            prompt_logprobs: output.prompt_logprobs.as_deref(),
+            outputs: &output.outputs,
+            num_cached_tokens: output.num_cached_tokens,
+        })
+        .collect();
+    let answer = CompletionResponse::new(request, context, &results)?;
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// The frames of a completion stream.
+struct CompletionFrames {
+    stream: CompletionStream,
+    /// By prompt: whether it has had output, and its logprobs for choices that begin later.
+    begun: Vec<bool>,
+    prompt_logprobs: Vec<Option<Vec<Option<PositionLogprobs>>>>,
+}
+
+impl CompletionFrames {
+    fn new(
+        request: CompletionRequest,
+        context: ResponseContext,
+        prompts: Vec<StreamPrompt>,
+    ) -> Self {
+        Self {
+            begun: vec![false; prompts.len()],
+            prompt_logprobs: vec![None; prompts.len()],
+            stream: CompletionStream::new(request, context, prompts),
+        }
+    }
+}
+
+impl Frames for CompletionFrames {
+    fn push(
+        &mut self,
+        prompt_index: usize,
+        output: RequestOutput,
+        frames: &mut Vec<u8>,
+    ) -> Result<()> {
+        if let Some(begun) = self.begun.get_mut(prompt_index).filter(|begun| !**begun) {
+            *begun = true;
+            self.stream.add_cached_tokens(output.num_cached_tokens);
+        }
+        let Some(logprobs) = self.prompt_logprobs.get_mut(prompt_index) else {
+            return Err(ErrorResponse::internal());
+        };
+        if output.prompt_logprobs.is_some() {
+            *logprobs = output.prompt_logprobs;
+        }
+        self.stream
+            .push(prompt_index, logprobs.as_deref(), &output.outputs, frames)
+    }
+
+    fn finish(&mut self, frames: &mut Vec<u8>) {
+        self.stream.finish(frames);
+    }
+}

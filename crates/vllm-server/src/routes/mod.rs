@@ -1,0 +1,115 @@
+//! One module per family of routes. A new family adds its [`Route`]s to [`all`].
+
+mod chat;
+mod common;
+mod completions;
+mod health;
+pub(crate) mod metrics;
+mod models;
+mod scale_out;
+mod tokenize;
+
+use axum::handler::Handler;
+use axum::routing::{MethodFilter, MethodRouter, any, on};
+use http::StatusCode;
+
+use crate::config::HttpConfig;
+use crate::reply;
+use crate::state::Shared;
+
+/// A path and who answers there.
+pub(crate) struct Route {
+    pub(crate) path: &'static str,
+    pub(crate) handler: MethodRouter<Shared>,
+    /// Whether requests to it count as load.
+    pub(crate) counts_as_load: bool,
+    methods: &'static str,
+}
+
+impl Route {
+    /// A route that answers `GET`, and refuses `HEAD`.
+    fn get<T: 'static>(path: &'static str, handler: impl Handler<T, Shared>) -> Self {
+        Self {
+            path,
+            handler: get_only(handler),
+            counts_as_load: false,
+            methods: "GET",
+        }
+    }
+
+    /// A route that answers `POST`.
+    fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Shared>) -> Self {
+        let handler = on(MethodFilter::POST, handler);
+        Self {
+            path,
+            handler,
+            counts_as_load: false,
+            methods: "POST",
+        }
+    }
+
+    /// A route that answers `GET` and `POST`.
+    fn get_and_post<T: 'static, H: Handler<T, Shared>>(path: &'static str, handler: H) -> Self {
+        let handler = get_only(handler.clone()).on(MethodFilter::POST, handler);
+        Self {
+            path,
+            handler,
+            counts_as_load: false,
+            methods: "GET, POST",
+        }
+    }
+
+    /// A route that answers whatever the method.
+    fn any<T: 'static>(path: &'static str, handler: impl Handler<T, Shared>) -> Self {
+        Self {
+            path,
+            handler: any(handler),
+            counts_as_load: false,
+            methods: "GET",
+        }
+    }
+
+    fn counted(self) -> Self {
+        Self {
+            counts_as_load: true,
+            ..self
+        }
+    }
+
+    /// The line that the log shows for it.
+    pub(crate) fn describe(&self) -> String {
+        format!("Route: {}, Methods: {}", self.path, self.methods)
+    }
+}
+
+/// `GET` routes would answer `HEAD` too if nothing else did.
+fn get_only<T: 'static>(handler: impl Handler<T, Shared>) -> MethodRouter<Shared> {
+    on(MethodFilter::GET, handler).on(MethodFilter::HEAD, || {
+        let refusal = reply::detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        std::future::ready(refusal)
+    })
+}
+
+/// Every route of the service.
+pub(crate) fn all(config: &HttpConfig) -> Vec<Route> {
+    let mut routes = vec![
+        Route::get("/health", health::health),
+        Route::get_and_post("/ping", health::health),
+        Route::get("/version", health::version),
+        Route::get("/load", health::load),
+        Route::any("/metrics", metrics::metrics),
+        Route::get("/v1/models", models::list),
+        Route::post("/v1/completions", completions::create).counted(),
+        Route::post("/v1/chat/completions", chat::create).counted(),
+        Route::post("/tokenize", tokenize::tokenize),
+        Route::post("/detokenize", tokenize::detokenize),
+    ];
+    routes.extend(scale_out::PATHS.map(|path| Route::post(path, scale_out::disabled)));
+    if config.dev_mode {
+        routes.push(Route::post(
+            "/reset_prefix_cache",
+            health::reset_prefix_cache,
+        ));
+    }
+    routes
+}
