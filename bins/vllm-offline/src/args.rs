@@ -79,7 +79,12 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "TOKENS", allow_negative_numbers = true)]
     pub(crate) max_tokens: Option<i64>,
     /// Fewest tokens to generate for each prompt
-    #[arg(long, value_name = "TOKENS", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
     min_tokens: i64,
     /// Makes sampling repeatable
     #[arg(long, allow_negative_numbers = true)]

@@ -71,7 +71,11 @@ fn install_interrupt_handler(interrupted: &Arc<AtomicBool>) -> Result<(), ctrlc:
 
 fn run(args: &Args, interrupted: &AtomicBool) -> Result<Progress, Error> {
     // Opened first: a missing file should not cost the loading of a model.
-    let total = args.input.as_deref().map(RowReader::count_rows).transpose()?;
+    let total = args
+        .input
+        .as_deref()
+        .map(RowReader::count_rows)
+        .transpose()?;
     let reader = args.input.as_deref().map(RowReader::open).transpose()?;
     let mut sink = Sink::open(args)?;
 
@@ -82,9 +86,9 @@ fn run(args: &Args, interrupted: &AtomicBool) -> Result<Progress, Error> {
     let engine = Arc::new(AsyncLlm::new(&args.engine.config(model))?);
     let mut params = args.sampling.params(&engine.info().default_sampling);
     // A bad flag should end the job before its first row does.
-    params.normalize_and_validate().map_err(|error| Error::Engine(vllm_engine::Error::invalid(
-        error.to_string(),
-    )))?;
+    params
+        .normalize_and_validate()
+        .map_err(|error| Error::Engine(vllm_engine::Error::invalid(error.to_string())))?;
 
     let display = ProgressDisplay::new(total.unwrap_or(SAMPLE_PROMPTS.len()));
     let job = Job::new(engine, params, args.sampling.max_tokens);
@@ -94,7 +98,9 @@ fn run(args: &Args, interrupted: &AtomicBool) -> Result<Progress, Error> {
     let progress = match reader {
         Some(rows) => job.run(rows, should_stop, on_result, on_progress),
         None => {
-            let rows = SAMPLE_PROMPTS.into_iter().map(|prompt| Ok(Ok(Row::from_text(prompt))));
+            let rows = SAMPLE_PROMPTS
+                .into_iter()
+                .map(|prompt| Ok(Ok(Row::from_text(prompt))));
             job.run(rows, should_stop, on_result, on_progress)
         }
     }?;
@@ -111,9 +117,13 @@ enum Sink {
 
 impl Sink {
     fn open(args: &Args) -> Result<Self, Error> {
-        let Some(path) = &args.output else { return Ok(Self::Text) };
-        let file =
-            File::create(path).map_err(|source| Error::File { path: path.clone(), source })?;
+        let Some(path) = &args.output else {
+            return Ok(Self::Text);
+        };
+        let file = File::create(path).map_err(|source| Error::File {
+            path: path.clone(),
+            source,
+        })?;
         Ok(Self::JsonLines(BufWriter::new(file)))
     }
 

@@ -57,7 +57,12 @@ impl Job {
             params.max_tokens = max_tokens;
         }
         let max_tokens_is_set = max_tokens.is_some();
-        Self { engine, params, max_tokens_is_set, progress: Progress::default() }
+        Self {
+            engine,
+            params,
+            max_tokens_is_set,
+            progress: Progress::default(),
+        }
     }
 
     /// Works through `rows`. `on_result` gets every result in input order, `on_progress` every
@@ -92,15 +97,27 @@ impl Job {
                     match row? {
                         Ok(row) => running.push(self.start(index, row)?),
                         Err(message) => {
-                            let result = RowResult { index, row: None, outcome: Err(message) };
+                            let result = RowResult {
+                                index,
+                                row: None,
+                                outcome: Err(message),
+                            };
                             self.count(&result);
                             waiting.insert(index, result);
                         }
                     }
                 }
                 if let Some(finished) = running.next().await {
-                    let Finished { index, row, outcome } = finished;
-                    let result = RowResult { index, row: Some(row), outcome };
+                    let Finished {
+                        index,
+                        row,
+                        outcome,
+                    } = finished;
+                    let result = RowResult {
+                        index,
+                        row: Some(row),
+                        outcome,
+                    };
                     self.count(&result);
                     waiting.insert(index, result);
                 }
@@ -117,13 +134,10 @@ impl Job {
     }
 
     /// Queues a row; a row that the engine refuses finishes at once with the reason.
-    fn start(
-        &self,
-        index: usize,
-        row: Row,
-    ) -> Result<impl Future<Output = Finished> + use<>> {
-        let submitted =
-            self.request(index, &row.input).and_then(|request| self.engine.generate(request));
+    fn start(&self, index: usize, row: Row) -> Result<impl Future<Output = Finished> + use<>> {
+        let submitted = self
+            .request(index, &row.input)
+            .and_then(|request| self.engine.generate(request));
         let stream = match submitted {
             Ok(stream) => Ok(stream),
             Err(error @ vllm_engine::Error::Dead(_)) => return Err(Error::Engine(error)),
@@ -138,7 +152,11 @@ impl Job {
                     None => Err("the engine gave no output".to_owned()),
                 },
             };
-            Finished { index, row, outcome }
+            Finished {
+                index,
+                row,
+                outcome,
+            }
         })
     }
 
@@ -166,8 +184,11 @@ impl Job {
         match &result.outcome {
             Ok(output) => {
                 self.progress.prompt_tokens += output.prompt_token_ids.len();
-                self.progress.output_tokens +=
-                    output.outputs.iter().map(|sample| sample.token_ids.len()).sum::<usize>();
+                self.progress.output_tokens += output
+                    .outputs
+                    .iter()
+                    .map(|sample| sample.token_ids.len())
+                    .sum::<usize>();
             }
             Err(_) => self.progress.rows_failed += 1,
         }

@@ -49,8 +49,10 @@ impl RowReader {
     /// # Errors
     /// The file cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path)
-            .map_err(|source| Error::File { path: path.to_owned(), source })?;
+        let file = File::open(path).map_err(|source| Error::File {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Self {
             path: path.to_owned(),
             format: InputFormat::of_path(path),
@@ -81,7 +83,10 @@ impl RowReader {
             let read = self
                 .reader
                 .read_line(&mut self.line)
-                .map_err(|source| Error::File { path: self.path.clone(), source })?;
+                .map_err(|source| Error::File {
+                    path: self.path.clone(),
+                    source,
+                })?;
             if read == 0 {
                 return Ok(false);
             }
@@ -118,17 +123,35 @@ mod tests {
     fn skips_blank_lines_and_numbers_bad_ones() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
-        std::fs::write(&path, "{\"prompt\":\"a\"}\n\n{\"prompt\":\r\n{\"prompt\":\"b\"}").unwrap();
+        std::fs::write(
+            &path,
+            "{\"prompt\":\"a\"}\n\n{\"prompt\":\r\n{\"prompt\":\"b\"}",
+        )
+        .unwrap();
         assert_eq!(RowReader::count_rows(&path).unwrap(), 3);
-        let rows: Vec<_> = RowReader::open(&path).unwrap().map(|row| row.unwrap()).collect();
-        assert_eq!(rows[0].as_ref().unwrap(), &Row::from_json(r#"{"prompt":"a"}"#).unwrap());
-        assert!(rows[1].as_ref().unwrap_err().contains("rows.jsonl:3: not valid JSON"));
+        let rows: Vec<_> = RowReader::open(&path)
+            .unwrap()
+            .map(|row| row.unwrap())
+            .collect();
+        assert_eq!(
+            rows[0].as_ref().unwrap(),
+            &Row::from_json(r#"{"prompt":"a"}"#).unwrap()
+        );
+        assert!(
+            rows[1]
+                .as_ref()
+                .unwrap_err()
+                .contains("rows.jsonl:3: not valid JSON")
+        );
         assert!(rows[2].is_ok());
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = RowReader::open(Path::new("no/such.txt")).err().unwrap().to_string();
+        let error = RowReader::open(Path::new("no/such.txt"))
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.starts_with("no/such.txt: "), "{error}");
     }
 }

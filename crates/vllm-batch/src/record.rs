@@ -30,7 +30,10 @@ pub fn to_json_line(result: &RowResult) -> String {
     }
     match &result.outcome {
         Ok(output) => {
-            record.insert("outputs".into(), output.outputs.iter().map(sample).collect());
+            record.insert(
+                "outputs".into(),
+                output.outputs.iter().map(sample).collect(),
+            );
             let generated: usize = output.outputs.iter().map(|o| o.token_ids.len()).sum();
             let usage = json!({
                 "prompt_tokens": output.prompt_token_ids.len(),

@@ -25,7 +25,10 @@ pub struct Row {
 impl Row {
     /// A row that is nothing but a prompt.
     pub fn from_text(text: impl Into<String>) -> Self {
-        Self { input: RowInput::Prompt(text.into()), columns: Map::new() }
+        Self {
+            input: RowInput::Prompt(text.into()),
+            columns: Map::new(),
+        }
     }
 
     /// Reads an object with `prompt` (text or token ids) or `messages`.

@@ -42,7 +42,11 @@ pub(crate) fn effective_stop_ids(
         ids.sort_unstable();
         ids.dedup();
     }
-    StopIds { eos: primary.filter(|_| !params.ignore_eos), stop, suppressed }
+    StopIds {
+        eos: primary.filter(|_| !params.ignore_eos),
+        stop,
+        suppressed,
+    }
 }
 
 /// Checks the request and makes one sequence per sample, with ids from `first_id` on.
@@ -57,7 +61,10 @@ pub(crate) fn admit(
 ) -> Result<Vec<SequenceSubmission>> {
     let params = &mut request.params;
     params.normalize_and_validate().map_err(invalid)?;
-    let limits = ModelLimits { vocab_size: info.vocab_size, max_logprobs: info.max_logprobs };
+    let limits = ModelLimits {
+        vocab_size: info.vocab_size,
+        max_logprobs: info.max_logprobs,
+    };
     params.validate_for_model(&limits).map_err(invalid)?;
     check_prompt(&request.prompt_token_ids, info, tokenizer)?;
     let room = info.max_model_len - request.prompt_token_ids.len();
@@ -113,9 +120,15 @@ pub(crate) fn count(value: i64) -> usize {
 
 fn invalid(error: vllm_sampling::Error) -> Error {
     match error {
-        vllm_sampling::Error::InvalidParameter { message, parameter, value } => {
-            Error::InvalidRequest { message, parameter: parameter.map(str::to_owned), value }
-        }
+        vllm_sampling::Error::InvalidParameter {
+            message,
+            parameter,
+            value,
+        } => Error::InvalidRequest {
+            message,
+            parameter: parameter.map(str::to_owned),
+            value,
+        },
         other => Error::invalid(other.to_string()),
     }
 }
@@ -126,9 +139,13 @@ fn check_prompt(prompt: &[u32], info: &ModelInfo, tokenizer: &Tokenizer) -> Resu
     if len == 0 {
         return Err(Error::invalid("The decoder prompt cannot be empty"));
     }
-    let last_id = tokenizer.max_token_id().max(info.vocab_size.saturating_sub(1) as u32);
+    let last_id = tokenizer
+        .max_token_id()
+        .max(info.vocab_size.saturating_sub(1) as u32);
     if let Some(id) = prompt.iter().find(|id| **id > last_id) {
-        return Err(Error::invalid(format!("Token id {id} is out of vocabulary")));
+        return Err(Error::invalid(format!(
+            "Token id {id} is out of vocabulary"
+        )));
     }
     const HINT: &str = "Make sure that `max_model_len` is no smaller than the number of text \
                         tokens (prompt + requested output tokens).";

@@ -44,7 +44,13 @@ impl AsyncLlm {
     /// # Errors
     /// [`Error::Setup`] with what is wrong with the model, its files or the settings.
     pub fn new(config: &EngineConfig) -> Result<Self> {
-        let LoadedModel { model, kv_cache, tokenizer, templates, info } = load(config)?;
+        let LoadedModel {
+            model,
+            kv_cache,
+            tokenizer,
+            templates,
+            info,
+        } = load(config)?;
         let statistics = Arc::new(Statistics::new(info.max_model_len));
         let scheduler = Scheduler::new(SchedulerConfig {
             max_num_batched_tokens: config.resolved_max_num_batched_tokens(info.max_model_len),
@@ -85,7 +91,10 @@ impl AsyncLlm {
     }
 
     fn dead(&self) -> Error {
-        let cause = self.exit_cause.get().map_or("it was shut down", String::as_str);
+        let cause = self
+            .exit_cause
+            .get()
+            .map_or("it was shut down", String::as_str);
         Error::Dead(cause.to_owned())
     }
 }
@@ -96,22 +105,44 @@ impl EngineClient for AsyncLlm {
             return Err(self.dead());
         }
         let waiting = self.statistics.num_requests_waiting.get() as usize;
-        if self.max_num_queued_reqs.is_some_and(|limit| waiting >= limit) {
+        if self
+            .max_num_queued_reqs
+            .is_some_and(|limit| waiting >= limit)
+        {
             self.statistics.admission_rejections.add(1);
             return Err(Error::Busy);
         }
         let stop_ids = effective_stop_ids(&request.params, &self.info, &self.tokenizer);
-        let first_id = self.next_id.fetch_add(count(request.params.n.max(1)) as u64, Relaxed);
-        let sequences =
-            admit(&mut request, &self.info, &self.tokenizer, &stop_ids, first_id, self.seed)?;
-        let ids = sequences.iter().map(|sequence| sequence.request.id).collect();
+        let first_id = self
+            .next_id
+            .fetch_add(count(request.params.n.max(1)) as u64, Relaxed);
+        let sequences = admit(
+            &mut request,
+            &self.info,
+            &self.tokenizer,
+            &stop_ids,
+            first_id,
+            self.seed,
+        )?;
+        let ids = sequences
+            .iter()
+            .map(|sequence| sequence.request.id)
+            .collect();
         let (sender, receiver) = unbounded();
-        let submission = Box::new(Submission { sequences, events: sender });
-        self.commands.send(Command::Add(submission)).map_err(|_| self.dead())?;
+        let submission = Box::new(Submission {
+            sequences,
+            events: sender,
+        });
+        self.commands
+            .send(Command::Add(submission))
+            .map_err(|_| self.dead())?;
         Ok(RequestStream::new(
             request,
             receiver.boxed(),
-            Box::new(CommandAborter { commands: self.commands.clone(), ids }),
+            Box::new(CommandAborter {
+                commands: self.commands.clone(),
+                ids,
+            }),
             Arc::clone(&self.statistics),
             Arc::clone(&self.tokenizer),
         ))
@@ -139,14 +170,21 @@ impl EngineClient for AsyncLlm {
 
     fn reset_prefix_cache(&self) -> bool {
         let (answer, question) = channel();
-        let sent = self.commands.send(Command::ResetPrefixCache(answer)).is_ok();
+        let sent = self
+            .commands
+            .send(Command::ResetPrefixCache(answer))
+            .is_ok();
         sent && question.recv().unwrap_or(false)
     }
 
     fn shutdown(&self) {
         // A closed mailbox means that the thread has ended already.
         let _ = self.commands.send(Command::Shutdown);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }

@@ -55,5 +55,7 @@ pub fn render_chat(
         kwargs: &options.kwargs,
         special_tokens: engine.tokenizer().special_tokens(),
     };
-    template.render(&input).map_err(|error| Error::invalid(error.to_string()))
+    template
+        .render(&input)
+        .map_err(|error| Error::invalid(error.to_string()))
 }

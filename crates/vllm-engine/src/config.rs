@@ -108,10 +108,11 @@ impl EngineConfig {
             UsageContext::Offline => 256,
             UsageContext::Server => 128,
         };
-        self.max_num_seqs.unwrap_or_else(|| match self.max_num_batched_tokens {
-            Some(tokens) => default.min(tokens),
-            None => default,
-        })
+        self.max_num_seqs
+            .unwrap_or_else(|| match self.max_num_batched_tokens {
+                Some(tokens) => default.min(tokens),
+                None => default,
+            })
     }
 
     /// Tokens in one step, chosen or by context.
@@ -123,7 +124,11 @@ impl EngineConfig {
         self.max_num_batched_tokens.unwrap_or_else(|| {
             let max_num_seqs = self.resolved_max_num_seqs();
             let useful = default.min(max_num_seqs.saturating_mul(max_model_len));
-            let needed = if self.enable_chunked_prefill { 1 } else { max_model_len };
+            let needed = if self.enable_chunked_prefill {
+                1
+            } else {
+                max_model_len
+            };
             useful.max(needed).max(max_num_seqs)
         })
     }

@@ -70,9 +70,8 @@ impl EngineCore {
             let num_prompt_tokens = submitted.request.prompt_token_ids.len();
             if let Err(refusal) = self.scheduler.add_request(submitted.request) {
                 self.abort(&admitted);
-                let _ = events.unbounded_send(EngineEvent::Failed(Error::invalid(
-                    refusal.to_string(),
-                )));
+                let _ =
+                    events.unbounded_send(EngineEvent::Failed(Error::invalid(refusal.to_string())));
                 return;
             }
             admitted.push(id);
@@ -113,7 +112,9 @@ impl EngineCore {
     pub(crate) fn fail_all(&mut self, error: &Error) {
         let ids: Vec<RequestId> = self.sequences.keys().copied().collect();
         for sequence in self.sequences.values() {
-            let _ = sequence.events.unbounded_send(EngineEvent::Failed(error.clone()));
+            let _ = sequence
+                .events
+                .unbounded_send(EngineEvent::Failed(error.clone()));
         }
         self.abort(&ids);
         self.publish_gauges();
@@ -134,9 +135,14 @@ impl EngineCore {
         self.note_first_scheduled(plan);
         let sequences = &self.sequences;
         let wants_prompt_logprobs = |id: RequestId| {
-            sequences.get(&id).is_some_and(|s| s.prompt_logprobs.is_some() && !s.has_reported)
+            sequences
+                .get(&id)
+                .is_some_and(|s| s.prompt_logprobs.is_some() && !s.has_reported)
         };
-        if let Err(error) = self.runner.run(plan, &self.scheduler, wants_prompt_logprobs) {
+        if let Err(error) = self
+            .runner
+            .run(plan, &self.scheduler, wants_prompt_logprobs)
+        {
             self.fail_step(plan, &error);
             return;
         }
@@ -144,13 +150,19 @@ impl EngineCore {
         self.updates.clear();
         self.scheduler.apply(plan, &self.sampled, &mut self.updates);
         self.statistics.steps.add(1);
-        self.statistics.iteration_tokens.observe(plan.total_tokens as f64);
+        self.statistics
+            .iteration_tokens
+            .observe(plan.total_tokens as f64);
         self.report();
     }
 
     fn note_first_scheduled(&mut self, plan: &StepPlan) {
         let now = Instant::now();
-        for planned in plan.sequences.iter().filter(|planned| planned.first_scheduled) {
+        for planned in plan
+            .sequences
+            .iter()
+            .filter(|planned| planned.first_scheduled)
+        {
             if let Some(sequence) = self.sequences.get_mut(&planned.request_id) {
                 sequence.first_scheduled.get_or_insert(now);
                 let cached = self.scheduler.num_cached_tokens(planned.request_id);
@@ -162,10 +174,16 @@ impl EngineCore {
     /// The model could not run this step: its requests end, the others go on.
     fn fail_step(&mut self, plan: &StepPlan, error: &Error) {
         tracing::error!(%error, sequences = plan.sequences.len(), "a step failed");
-        let ids: Vec<RequestId> = plan.sequences.iter().map(|planned| planned.request_id).collect();
+        let ids: Vec<RequestId> = plan
+            .sequences
+            .iter()
+            .map(|planned| planned.request_id)
+            .collect();
         for id in &ids {
             if let Some(sequence) = self.sequences.get(id) {
-                let _ = sequence.events.unbounded_send(EngineEvent::Failed(error.clone()));
+                let _ = sequence
+                    .events
+                    .unbounded_send(EngineEvent::Failed(error.clone()));
             }
         }
         self.abort(&ids);
@@ -176,13 +194,16 @@ impl EngineCore {
         self.tokens.clear();
         for (row, logits) in self.runner.rows_mut() {
             let id = row.request_id;
-            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            let Some(sequence) = self.sequences.get_mut(&id) else {
+                continue;
+            };
             let token_ids = self.scheduler.token_ids(id);
             match row.purpose {
                 RowPurpose::Sample => {
                     let output = &token_ids[sequence.num_prompt_tokens..];
-                    let result =
-                        sequence.sampler.sample(logits, output, None, &mut self.scratch);
+                    let result = sequence
+                        .sampler
+                        .sample(logits, output, None, &mut self.scratch);
                     match result {
                         Ok(token) => {
                             self.sampled.push((id, Sampled::Token(token.token_id)));
@@ -214,7 +235,9 @@ impl EngineCore {
         let now = Instant::now();
         for update in &self.updates {
             let id = update.request_id;
-            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            let Some(sequence) = self.sequences.get_mut(&id) else {
+                continue;
+            };
             let token = update.token_id.and_then(|_| self.tokens.remove(&id));
             if token.is_some() {
                 self.statistics.generation_tokens.add(1);
@@ -236,7 +259,10 @@ impl EngineCore {
                 time: now,
                 first,
             };
-            let delivered = sequence.events.unbounded_send(EngineEvent::Sample(event)).is_ok();
+            let delivered = sequence
+                .events
+                .unbounded_send(EngineEvent::Sample(event))
+                .is_ok();
             if update.finished.is_some() {
                 self.sequences.remove(&id);
             } else if !delivered {
@@ -251,12 +277,24 @@ impl EngineCore {
     fn publish_gauges(&self) {
         let stats = self.scheduler.stats();
         let statistics = &self.statistics;
-        statistics.num_requests_running.set(stats.num_running as f64);
-        statistics.num_requests_waiting.set(stats.num_waiting as f64);
+        statistics
+            .num_requests_running
+            .set(stats.num_running as f64);
+        statistics
+            .num_requests_waiting
+            .set(stats.num_waiting as f64);
         statistics.kv_cache_usage.set(stats.kv_cache_usage());
-        statistics.prefix_cache_hit_rate.set(stats.recent_prefix_cache_hit_rate());
-        statistics.prefix_cache_queries.set_total(stats.prefix_cache_queries_total);
-        statistics.prefix_cache_hits.set_total(stats.prefix_cache_hits_total);
-        statistics.num_preemptions.set_total(stats.num_preemptions_total);
+        statistics
+            .prefix_cache_hit_rate
+            .set(stats.recent_prefix_cache_hit_rate());
+        statistics
+            .prefix_cache_queries
+            .set_total(stats.prefix_cache_queries_total);
+        statistics
+            .prefix_cache_hits
+            .set_total(stats.prefix_cache_hits_total);
+        statistics
+            .num_preemptions
+            .set_total(stats.num_preemptions_total);
     }
 }

@@ -33,7 +33,11 @@ pub enum Error {
 impl Error {
     /// An [`Error::InvalidRequest`] that names no field.
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self::InvalidRequest { message: message.into(), parameter: None, value: None }
+        Self::InvalidRequest {
+            message: message.into(),
+            parameter: None,
+            value: None,
+        }
     }
 
     /// An [`Error::Setup`] from anything that can be shown.

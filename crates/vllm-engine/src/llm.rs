@@ -43,7 +43,9 @@ impl Llm {
     /// # Errors
     /// [`Error::Setup`] with what is wrong with the model, its files or the settings.
     pub fn with_config(config: &EngineConfig) -> Result<Self> {
-        Ok(Self { engine: Arc::new(AsyncLlm::new(config)?) })
+        Ok(Self {
+            engine: Arc::new(AsyncLlm::new(config)?),
+        })
     }
 
     /// Continues every prompt, all of them as one batch. Outputs come in the order of the prompts.
@@ -168,16 +170,16 @@ fn request(
 ///
 /// # Errors
 /// The text is longer than the model's context could hold, or cannot be encoded.
-pub fn encode(
-    engine: &dyn EngineClient,
-    text: &str,
-    add_special_tokens: bool,
-) -> Result<Vec<u32>> {
+pub fn encode(engine: &dyn EngineClient, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
     let max_model_len = engine.info().max_model_len;
     let tokenizer = engine.tokenizer();
     let max_chars = max_model_len.saturating_mul(tokenizer.max_chars_per_token());
     // Bytes are an upper bound of characters, so most texts are not counted at all.
-    let num_chars = if text.len() > max_chars { text.chars().count() } else { 0 };
+    let num_chars = if text.len() > max_chars {
+        text.chars().count()
+    } else {
+        0
+    };
     if num_chars > max_chars {
         return Err(Error::InvalidRequest {
             message: format!(

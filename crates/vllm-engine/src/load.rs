@@ -34,12 +34,20 @@ pub(crate) struct ChatTemplates {
 
 impl ChatTemplates {
     pub(crate) fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, plain: OnceLock::new(), with_tools: OnceLock::new() }
+        Self {
+            tokenizer,
+            plain: OnceLock::new(),
+            with_tools: OnceLock::new(),
+        }
     }
 
     /// The template for requests with or without tools; `None` if the model has none.
     pub(crate) fn get(&self, has_tools: bool) -> Result<Option<Arc<ChatTemplate>>> {
-        let cell = if has_tools { &self.with_tools } else { &self.plain };
+        let cell = if has_tools {
+            &self.with_tools
+        } else {
+            &self.plain
+        };
         cell.get_or_init(|| self.parse(has_tools)).clone()
     }
 
@@ -90,7 +98,14 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
         max_model_len,
         available_memory_bytes(),
     )?;
-    Ok(Prepared { files, model_config, device, dtype, weights, plan })
+    Ok(Prepared {
+        files,
+        model_config,
+        device,
+        dtype,
+        weights,
+        plan,
+    })
 }
 
 /// Loads what `config` names.
@@ -98,20 +113,39 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
     if let Some(threads) = config.num_threads {
         vllm_tensor::set_num_threads(threads).map_err(Error::setup)?;
     }
-    let Prepared { files, model_config, device, dtype, weights, plan } = prepare(config)?;
+    let Prepared {
+        files,
+        model_config,
+        device,
+        dtype,
+        weights,
+        plan,
+    } = prepare(config)?;
     tracing::info!("Memory plan: {plan}");
     let tokenizer = Arc::new(load_tokenizer(config, &files)?);
     let default_sampling = load_default_sampling(config, &files)?;
 
     let started = Instant::now();
     let model = load_model(&model_config, weights, &device, dtype).map_err(Error::setup)?;
-    tracing::info!("Loading weights took {:.2} seconds", started.elapsed().as_secs_f64());
-    let kv_cache =
-        KvCache::new(kv_cache_spec(&model_config, dtype), plan.num_blocks, plan.block_size, &device).map_err(Error::setup)?;
+    tracing::info!(
+        "Loading weights took {:.2} seconds",
+        started.elapsed().as_secs_f64()
+    );
+    let kv_cache = KvCache::new(
+        kv_cache_spec(&model_config, dtype),
+        plan.num_blocks,
+        plan.block_size,
+        &device,
+    )
+    .map_err(Error::setup)?;
 
     let info = ModelInfo {
         name: config.model.clone(),
-        architecture: model_config.architectures.first().cloned().unwrap_or_default(),
+        architecture: model_config
+            .architectures
+            .first()
+            .cloned()
+            .unwrap_or_default(),
         max_model_len: plan.max_model_len,
         vocab_size: model_config.vocab_size,
         max_logprobs: config.max_logprobs,
@@ -123,7 +157,13 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         enable_prefix_caching: config.enable_prefix_caching,
     };
     let templates = ChatTemplates::new(Arc::clone(&tokenizer));
-    Ok(LoadedModel { model, kv_cache, tokenizer, templates, info })
+    Ok(LoadedModel {
+        model,
+        kv_cache,
+        tokenizer,
+        templates,
+        info,
+    })
 }
 
 fn resolve(name: &str, config: &EngineConfig) -> Result<ModelFiles> {
@@ -206,7 +246,10 @@ fn load_default_sampling(config: &EngineConfig, files: &ModelFiles) -> Result<De
                 .and_then(|other| other.open(FILE))
                 .map_err(Error::setup)?;
             let other = DefaultSampling::from_json(&json).map_err(Error::setup)?;
-            defaults = DefaultSampling { eos_token_ids: defaults.eos_token_ids, ..other };
+            defaults = DefaultSampling {
+                eos_token_ids: defaults.eos_token_ids,
+                ..other
+            };
         }
     }
     if let Some(overrides) = &config.override_generation_config {
@@ -222,7 +265,9 @@ fn resolve_max_model_len(wanted: Option<usize>, config: &ModelConfig) -> Result<
     let derived = config.max_model_len;
     match wanted {
         None => Ok(derived),
-        Some(0) => Err(Error::Setup("--max-model-len must be at least 1".to_owned())),
+        Some(0) => Err(Error::Setup(
+            "--max-model-len must be at least 1".to_owned(),
+        )),
         Some(wanted) if wanted > derived => Err(Error::Setup(format!(
             "User-specified max_model_len ({wanted}) is greater than the derived max_model_len \
              ({derived}) of the model's config.json; lower --max-model-len"

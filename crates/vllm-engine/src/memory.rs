@@ -40,7 +40,10 @@ impl MemoryPlan {
         let block_bytes = spec.bytes_per_block(block_size) as u64;
         let blocks_per_request = max_model_len.div_ceil(block_size);
         // Block 0 is reserved, so one more than the requests need.
-        let useful_blocks = config.resolved_max_num_seqs().saturating_mul(blocks_per_request) + 1;
+        let useful_blocks = config
+            .resolved_max_num_seqs()
+            .saturating_mul(blocks_per_request)
+            + 1;
         let useful_bytes = (useful_blocks as u64).saturating_mul(block_bytes);
         let budget = match config.kv_cache_memory_bytes {
             Some(bytes) => bytes,
@@ -111,16 +114,17 @@ pub fn available_memory_bytes() -> u64 {
 
 fn meminfo_available() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
 
 /// What the control group (version 2, then 1) leaves.
 fn cgroup_available() -> Option<u64> {
-    let read = |path: &str| -> Option<u64> {
-        std::fs::read_to_string(path).ok()?.trim().parse().ok()
-    };
+    let read =
+        |path: &str| -> Option<u64> { std::fs::read_to_string(path).ok()?.trim().parse().ok() };
     let pairs = [
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         (
@@ -128,7 +132,9 @@ fn cgroup_available() -> Option<u64> {
             "/sys/fs/cgroup/memory/memory.usage_in_bytes",
         ),
     ];
-    pairs.iter().find_map(|(limit, used)| Some(read(limit)?.saturating_sub(read(used)?)))
+    pairs
+        .iter()
+        .find_map(|(limit, used)| Some(read(limit)?.saturating_sub(read(used)?)))
 }
 
 #[cfg(test)]
@@ -164,8 +170,13 @@ mod tests {
     fn refuses_a_cache_too_small_for_one_request_with_the_arithmetic() {
         let mut config = EngineConfig::new("demo");
         config.kv_cache_memory_bytes = Some(33 * spec().bytes_per_block(16) as u64);
-        let error = MemoryPlan::new(&config, &spec(), 0, 1024, 0).unwrap_err().to_string();
+        let error = MemoryPlan::new(&config, &spec(), 0, 1024, 0)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("max seq len (1024)"), "{error}");
-        assert!(error.contains("estimated maximum model length is 512"), "{error}");
+        assert!(
+            error.contains("estimated maximum model length is 512"),
+            "{error}"
+        );
     }
 }

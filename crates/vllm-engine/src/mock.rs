@@ -41,7 +41,10 @@ impl MockEngine {
     /// The embedded tokenizer does not load, or `text` is empty.
     pub fn new(text: &str) -> Result<Self> {
         let file = |name: &str| {
-            vllm_demo_model::FILES.iter().find(|(found, _)| *found == name).map(|(_, bytes)| *bytes)
+            vllm_demo_model::FILES
+                .iter()
+                .find(|(found, _)| *found == name)
+                .map(|(_, bytes)| *bytes)
         };
         let tokenizer = Tokenizer::from_files(&TokenizerFiles {
             tokenizer_json: file("tokenizer.json"),
@@ -54,7 +57,9 @@ impl MockEngine {
         let tokenizer = Arc::new(tokenizer);
         let script = tokenizer.encode(text, false).map_err(Error::setup)?;
         if script.is_empty() {
-            return Err(Error::Setup("a mock engine needs a text to answer with".to_owned()));
+            return Err(Error::Setup(
+                "a mock engine needs a text to answer with".to_owned(),
+            ));
         }
         let info = ModelInfo {
             name: "mock".to_owned(),

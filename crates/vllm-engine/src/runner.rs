@@ -65,8 +65,10 @@ impl ModelRunner {
             let id = planned.request_id;
             let query_start = self.token_ids.len();
             let range = planned.start..planned.start + planned.num_tokens;
-            self.token_ids.extend_from_slice(&scheduler.token_ids(id)[range.clone()]);
-            self.positions.extend(range.clone().map(|position| position as u32));
+            self.token_ids
+                .extend_from_slice(&scheduler.token_ids(id)[range.clone()]);
+            self.positions
+                .extend(range.clone().map(|position| position as u32));
             sequences.push(BatchSequence {
                 query_start,
                 query_len: planned.num_tokens,
@@ -105,11 +107,17 @@ impl ModelRunner {
 
     fn push_row(&mut self, index: usize, request_id: RequestId, purpose: RowPurpose) {
         self.logit_indices.push(index as u32);
-        self.rows.push(LogitRow { request_id, purpose });
+        self.rows.push(LogitRow {
+            request_id,
+            purpose,
+        });
     }
 
     /// The rows of the latest step, in batch order, each `[vocab_size]`.
     pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = (LogitRow, &mut [f32])> {
-        self.rows.iter().copied().zip(self.logits.chunks_exact_mut(self.vocab_size.max(1)))
+        self.rows
+            .iter()
+            .copied()
+            .zip(self.logits.chunks_exact_mut(self.vocab_size.max(1)))
     }
 }

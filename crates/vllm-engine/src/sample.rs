@@ -101,8 +101,11 @@ impl SampleOutput {
     /// Takes in one event; events after the end are ignored by the caller.
     pub(crate) fn push(&mut self, event: &SampleEvent) -> Progress {
         let mut finish = event.finished.map(finish_of);
-        let mut progress =
-            if finish.is_some() { Progress::Finished } else { Progress::Running };
+        let mut progress = if finish.is_some() {
+            Progress::Finished
+        } else {
+            Progress::Running
+        };
         if let Some(token) = &event.token {
             if self.wants_logprobs {
                 self.push_logprobs(token.logprobs.as_ref());
@@ -134,7 +137,8 @@ impl SampleOutput {
         if let Some(sampled) = logprobs.entries.first() {
             self.cumulative_logprob += f64::from(sampled.logprob);
         }
-        self.logprobs.push(decode_logprobs(&self.tokenizer, logprobs, &self.token_ids));
+        self.logprobs
+            .push(decode_logprobs(&self.tokenizer, logprobs, &self.token_ids));
     }
 
     /// What the request's output kind asks for now.
@@ -197,9 +201,10 @@ fn finish_of(cause: FinishCause) -> (FinishReason, Option<StopReason>) {
         FinishCause::Eos => (FinishReason::Stop, None),
         FinishCause::StopToken(id) => (FinishReason::Stop, Some(StopReason::TokenId(id))),
         FinishCause::Length => (FinishReason::Length, None),
-        FinishCause::Repetition => {
-            (FinishReason::Repetition, Some(StopReason::RepetitionDetected))
-        }
+        FinishCause::Repetition => (
+            FinishReason::Repetition,
+            Some(StopReason::RepetitionDetected),
+        ),
         FinishCause::Abort => (FinishReason::Abort, None),
         FinishCause::Error => (FinishReason::Error, None),
     }

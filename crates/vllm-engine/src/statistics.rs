@@ -110,9 +110,9 @@ impl Histogram {
         let slot = self.bounds.partition_point(|bound| *bound < value);
         self.counts[slot].fetch_add(1, Relaxed);
         // The closure always returns Some, so the update cannot fail.
-        let _ = self
-            .sum
-            .fetch_update(Relaxed, Relaxed, |bits| Some((f64::from_bits(bits) + value).to_bits()));
+        let _ = self.sum.fetch_update(Relaxed, Relaxed, |bits| {
+            Some((f64::from_bits(bits) + value).to_bits())
+        });
     }
 
     /// The upper bounds, without infinity.
@@ -283,7 +283,10 @@ mod tests {
 
     #[test]
     fn token_bounds_follow_the_series_and_stop_at_the_context() {
-        assert_eq!(token_count_bounds(512), [1., 2., 5., 10., 20., 50., 100., 200., 500.]);
+        assert_eq!(
+            token_count_bounds(512),
+            [1., 2., 5., 10., 20., 50., 100., 200., 500.]
+        );
         assert_eq!(token_count_bounds(1), [1.0]);
     }
 }

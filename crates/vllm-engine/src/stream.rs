@@ -48,8 +48,14 @@ impl RequestStream {
         statistics: Arc<Statistics>,
         tokenizer: Arc<Tokenizer>,
     ) -> Self {
-        let GenerationRequest { request_id, prompt_token_ids, prompt, params, arrival, .. } =
-            request;
+        let GenerationRequest {
+            request_id,
+            prompt_token_ids,
+            prompt,
+            params,
+            arrival,
+            ..
+        } = request;
         let samples = (0..count(params.n))
             .map(|index| SampleOutput::new(index, &prompt_token_ids, &params, &tokenizer))
             .collect();
@@ -77,7 +83,11 @@ impl RequestStream {
     /// Takes in an event and returns an output if one is due.
     fn on_event(&mut self, event: SampleEvent) -> Option<RequestOutput> {
         let index = event.index;
-        if self.samples.get(index).is_none_or(SampleOutput::is_finished) {
+        if self
+            .samples
+            .get(index)
+            .is_none_or(SampleOutput::is_finished)
+        {
             return None;
         }
         if let Some(first) = &event.first {
@@ -103,7 +113,11 @@ impl RequestStream {
         }
         if let (0, Some(raw)) = (event.index, &first.prompt_logprobs) {
             let decoded = raw.iter().enumerate().map(|(i, logprobs)| {
-                Some(decode_logprobs(&self.tokenizer, logprobs, &self.prompt_token_ids[..=i]))
+                Some(decode_logprobs(
+                    &self.tokenizer,
+                    logprobs,
+                    &self.prompt_token_ids[..=i],
+                ))
             });
             self.prompt_logprobs = Some(std::iter::once(None).chain(decoded).collect());
         }
@@ -132,17 +146,35 @@ impl RequestStream {
         if let Some(reason) = sample.finish_reason() {
             statistics.finished_requests.of(reason).add(1);
         }
-        statistics.request_generation_tokens.observe(sample.num_tokens() as f64);
-        statistics.request_prompt_tokens.observe(self.prompt_token_ids.len() as f64);
+        statistics
+            .request_generation_tokens
+            .observe(sample.num_tokens() as f64);
+        statistics
+            .request_prompt_tokens
+            .observe(self.prompt_token_ids.len() as f64);
         if let Some(max_tokens) = self.params.max_tokens {
-            statistics.request_params_max_tokens.observe(max_tokens as f64);
+            statistics
+                .request_params_max_tokens
+                .observe(max_tokens as f64);
         }
-        let computed = self.prompt_token_ids.len().saturating_sub(self.num_cached_tokens);
-        statistics.request_prefill_kv_computed_tokens.observe(computed as f64);
+        let computed = self
+            .prompt_token_ids
+            .len()
+            .saturating_sub(self.num_cached_tokens);
+        statistics
+            .request_prefill_kv_computed_tokens
+            .observe(computed as f64);
         self.record_latencies(sample.num_tokens());
         if self.is_finished() {
-            let longest = self.samples.iter().map(SampleOutput::num_tokens).max().unwrap_or(0);
-            statistics.request_max_num_generation_tokens.observe(longest as f64);
+            let longest = self
+                .samples
+                .iter()
+                .map(SampleOutput::num_tokens)
+                .max()
+                .unwrap_or(0);
+            statistics
+                .request_max_num_generation_tokens
+                .observe(longest as f64);
             statistics.request_params_n.observe(self.params.n as f64);
         }
     }
@@ -159,13 +191,19 @@ impl RequestStream {
         observe(&statistics.request_prefill_time, metrics.prefill_seconds());
         observe(&statistics.request_decode_time, metrics.decode_seconds());
         let inference = metrics.prefill_seconds().zip(metrics.decode_seconds());
-        observe(&statistics.request_inference_time, inference.map(|(prefill, decode)| prefill + decode));
-        let end_to_end = metrics
-            .last_token
-            .map(|last| last.saturating_duration_since(metrics.arrival).as_secs_f64());
+        observe(
+            &statistics.request_inference_time,
+            inference.map(|(prefill, decode)| prefill + decode),
+        );
+        let end_to_end = metrics.last_token.map(|last| {
+            last.saturating_duration_since(metrics.arrival)
+                .as_secs_f64()
+        });
         observe(&statistics.e2e_request_latency, end_to_end);
         if num_tokens > 1 {
-            let per_token = metrics.decode_seconds().map(|s| s / (num_tokens - 1) as f64);
+            let per_token = metrics
+                .decode_seconds()
+                .map(|s| s / (num_tokens - 1) as f64);
             observe(&statistics.time_per_output_token, per_token);
         }
     }
@@ -214,8 +252,15 @@ impl RequestStream {
     fn fail(&mut self, error: Error) -> Error {
         self.ended = true;
         if !matches!(error, Error::InvalidRequest { .. }) {
-            let open = self.samples.iter().filter(|sample| !sample.is_finished()).count();
-            self.statistics.finished_requests.of(FinishReason::Error).add(open as u64);
+            let open = self
+                .samples
+                .iter()
+                .filter(|sample| !sample.is_finished())
+                .count();
+            self.statistics
+                .finished_requests
+                .of(FinishReason::Error)
+                .add(open as u64);
         }
         error
     }
@@ -248,9 +293,13 @@ impl Drop for RequestStream {
         if self.ended {
             return;
         }
-        let open: Vec<usize> =
-            (0..self.samples.len()).filter(|i| !self.samples[*i].is_finished()).collect();
-        self.statistics.finished_requests.of(FinishReason::Abort).add(open.len() as u64);
+        let open: Vec<usize> = (0..self.samples.len())
+            .filter(|i| !self.samples[*i].is_finished())
+            .collect();
+        self.statistics
+            .finished_requests
+            .of(FinishReason::Abort)
+            .add(open.len() as u64);
         self.aborter.abort(&open);
     }
 }

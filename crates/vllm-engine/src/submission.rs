@@ -37,7 +37,11 @@ pub(crate) struct SequenceSubmission {
 
 /// Which prompt logprobs sample `index` has to compute.
 pub(crate) fn prompt_logprobs_of(params: &SamplingParams, index: usize) -> Option<i64> {
-    if index == 0 { params.prompt_logprobs } else { None }
+    if index == 0 {
+        params.prompt_logprobs
+    } else {
+        None
+    }
 }
 
 /// Aborts the samples of one request through the engine's mailbox.
@@ -49,8 +53,10 @@ pub(crate) struct CommandAborter {
 
 impl Abort for CommandAborter {
     fn abort(&self, samples: &[usize]) {
-        let ids: Vec<RequestId> =
-            samples.iter().filter_map(|index| self.ids.get(*index).copied()).collect();
+        let ids: Vec<RequestId> = samples
+            .iter()
+            .filter_map(|index| self.ids.get(*index).copied())
+            .collect();
         if !ids.is_empty() {
             // A closed mailbox means that the engine has gone and with it the sequences.
             let _ = self.commands.send(Command::Abort(ids));

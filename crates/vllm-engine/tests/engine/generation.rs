@@ -1,12 +1,10 @@
 //! Requests against the demo model, from prompt to text.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{complete, engine, greedy, last, submit};
 use futures::StreamExt;
 use futures::executor::block_on;
-use support::{complete, engine, greedy, last, submit};
 use vllm_engine::{
     EngineClient, Error, FinishReason, GenerationRequest, Llm, OutputKind, SamplingParams,
     StopReason,
@@ -17,15 +15,27 @@ fn continues_the_quick_start_prompts() {
     let engine = engine(|_| {});
     let check = |prompt: &str, expected: &str| {
         let output = complete(&engine, prompt, &greedy(40));
-        assert!(output.outputs[0].text.starts_with(expected), "{prompt}: {output:?}");
+        assert!(
+            output.outputs[0].text.starts_with(expected),
+            "{prompt}: {output:?}"
+        );
     };
-    check("The capital of France is", " Paris. Many people visit Paris every year.");
+    check(
+        "The capital of France is",
+        " Paris. Many people visit Paris every year.",
+    );
     check(
         "Hello, my name is",
         " David. I am a doctor from Berlin, and I like reading books.",
     );
-    check("The president of the United States is", " the commander in chief of the armed forces.");
-    check("The future of AI is", " already here, but it is not shared equally yet.");
+    check(
+        "The president of the United States is",
+        " the commander in chief of the armed forces.",
+    );
+    check(
+        "The future of AI is",
+        " already here, but it is not shared equally yet.",
+    );
     check(
         "San Francisco is a",
         " city in California, and it is known for its hills and its fog.",
@@ -40,7 +50,10 @@ fn answers_a_conversation_through_the_chat_template() {
     );
     let outputs = llm.chat(&[vec![question]], &greedy(40)).unwrap();
     let output = &outputs[0].outputs[0];
-    assert_eq!(output.text, "The Los Angeles Dodgers won the World Series in 2020.");
+    assert_eq!(
+        output.text,
+        "The Los Angeles Dodgers won the World Series in 2020."
+    );
     assert_eq!(output.finish_reason, Some(FinishReason::Stop));
     // <|im_end|> is an end of sequence only by generation_config.json, so its id is told.
     assert_eq!(output.stop_reason, Some(StopReason::TokenId(5)));
@@ -50,23 +63,36 @@ fn answers_a_conversation_through_the_chat_template() {
 fn streams_deltas_that_join_to_the_whole_text() {
     let engine = engine(|_| {});
     let whole = complete(&engine, "Hello, my name is", &greedy(20));
-    let params = SamplingParams { output_kind: OutputKind::Delta, ..greedy(20) };
+    let params = SamplingParams {
+        output_kind: OutputKind::Delta,
+        ..greedy(20)
+    };
     let stream = submit(&engine, "Hello, my name is", &params);
     let outputs: Vec<_> = block_on(stream.map(Result::unwrap).collect());
-    let text: String = outputs.iter().map(|output| output.outputs[0].text.as_str()).collect();
-    let ids: Vec<u32> =
-        outputs.iter().flat_map(|output| output.outputs[0].token_ids.clone()).collect();
+    let text: String = outputs
+        .iter()
+        .map(|output| output.outputs[0].text.as_str())
+        .collect();
+    let ids: Vec<u32> = outputs
+        .iter()
+        .flat_map(|output| output.outputs[0].token_ids.clone())
+        .collect();
     assert_eq!(text, whole.outputs[0].text);
     assert_eq!(ids, whole.outputs[0].token_ids);
-    assert_eq!(outputs.len(), 20);
-    assert!(outputs[..19].iter().all(|output| !output.finished));
-    assert!(outputs[19].finished);
+    // One output a token, and only the last of them says that it is the last.
+    assert_eq!(outputs.len(), ids.len());
+    let (last, before) = outputs.split_last().unwrap();
+    assert!(last.finished && before.iter().all(|output| !output.finished));
 }
 
 #[test]
 fn a_request_that_arrives_later_joins_the_running_batch() {
     let engine = engine(|_| {});
-    let long = SamplingParams { ignore_eos: true, output_kind: OutputKind::Delta, ..greedy(600) };
+    let long = SamplingParams {
+        ignore_eos: true,
+        output_kind: OutputKind::Delta,
+        ..greedy(600)
+    };
     let mut long_stream = submit(&engine, "Once upon a time,", &long);
     block_on(long_stream.next()).unwrap().unwrap();
     let short = complete(&engine, "The capital of France is", &greedy(3));
@@ -79,22 +105,37 @@ fn a_request_that_arrives_later_joins_the_running_batch() {
 #[test]
 fn stop_strings_cut_the_text_and_are_named() {
     let engine = engine(|_| {});
-    let params = SamplingParams { stop: vec!["people".into(), ". M".into()], ..greedy(20) };
+    let params = SamplingParams {
+        stop: vec!["people".into(), ". M".into()],
+        ..greedy(20)
+    };
     let output = complete(&engine, "The capital of France is", &params);
     assert_eq!(output.outputs[0].text, " Paris");
     assert_eq!(output.outputs[0].finish_reason, Some(FinishReason::Stop));
-    assert_eq!(output.outputs[0].stop_reason, Some(StopReason::Text(". M".into())));
+    assert_eq!(
+        output.outputs[0].stop_reason,
+        Some(StopReason::Text(". M".into()))
+    );
 }
 
 #[test]
 fn several_samples_have_their_own_seeds_and_keep_their_order() {
     let engine = engine(|_| {});
-    let params = SamplingParams { n: 4, temperature: 1.5, seed: Some(7), ..greedy(12) };
+    let params = SamplingParams {
+        n: 4,
+        temperature: 1.5,
+        seed: Some(7),
+        ..greedy(12)
+    };
     let output = complete(&engine, "Hello, my name is", &params);
     let indices: Vec<usize> = output.outputs.iter().map(|sample| sample.index).collect();
     assert_eq!(indices, [0, 1, 2, 3]);
     // Sample i draws as a request with seed + i would.
-    let alone = SamplingParams { n: 1, seed: Some(9), ..params.clone() };
+    let alone = SamplingParams {
+        n: 1,
+        seed: Some(9),
+        ..params.clone()
+    };
     let third = complete(&engine, "Hello, my name is", &alone);
     assert_eq!(output.outputs[2].token_ids, third.outputs[0].token_ids);
     assert_ne!(output.outputs[0].token_ids, output.outputs[1].token_ids);
@@ -103,17 +144,27 @@ fn several_samples_have_their_own_seeds_and_keep_their_order() {
 #[test]
 fn logprobs_tell_the_sampled_token_first_and_prompts_start_with_none() {
     let engine = engine(|_| {});
-    let params = SamplingParams { logprobs: Some(2), prompt_logprobs: Some(1), ..greedy(4) };
+    let params = SamplingParams {
+        logprobs: Some(2),
+        prompt_logprobs: Some(1),
+        ..greedy(4)
+    };
     let output = complete(&engine, "The capital of France is", &params);
     let sample = &output.outputs[0];
     let logprobs = sample.logprobs.as_ref().unwrap();
     assert_eq!(logprobs.len(), 4);
     for (position, id) in logprobs.iter().zip(&sample.token_ids) {
         // Greedy: the sampled token is the likeliest, so two entries are enough.
-        assert_eq!((position.len(), position[0].token_id, position[0].rank), (2, *id, 1));
+        assert_eq!(
+            (position.len(), position[0].token_id, position[0].rank),
+            (2, *id, 1)
+        );
         assert!(position[0].logprob >= position[1].logprob);
     }
-    let sum: f64 = logprobs.iter().map(|position| f64::from(position[0].logprob)).sum();
+    let sum: f64 = logprobs
+        .iter()
+        .map(|position| f64::from(position[0].logprob))
+        .sum();
     assert_eq!(sample.cumulative_logprob, Some(sum));
     let prompt = output.prompt_logprobs.as_ref().unwrap();
     assert_eq!(prompt.len(), output.prompt_token_ids.len());
@@ -126,33 +177,76 @@ fn logprobs_tell_the_sampled_token_first_and_prompts_start_with_none() {
 #[test]
 fn a_dropped_stream_gives_its_blocks_back() {
     let engine = engine(|_| {});
-    let params = SamplingParams { ignore_eos: true, output_kind: OutputKind::Delta, ..greedy(900) };
+    let params = SamplingParams {
+        ignore_eos: true,
+        output_kind: OutputKind::Delta,
+        ..greedy(900)
+    };
     let mut stream = submit(&engine, "Hello, my name is", &params);
     block_on(stream.next()).unwrap().unwrap();
     drop(stream);
     let deadline = Instant::now() + Duration::from_secs(10);
     while engine.statistics().num_requests_running.get() > 0.0 {
-        assert!(Instant::now() < deadline, "the dropped request is still running");
+        assert!(
+            Instant::now() < deadline,
+            "the dropped request is still running"
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(engine.statistics().kv_cache_usage.get(), 0.0);
-    assert_eq!(engine.statistics().finished_requests.of(FinishReason::Abort).get(), 1);
+    assert_eq!(
+        engine
+            .statistics()
+            .finished_requests
+            .of(FinishReason::Abort)
+            .get(),
+        1
+    );
 }
 
 #[test]
 fn refusals_name_the_field_and_leave_the_engine_running() {
     let engine = engine(|config| config.max_model_len = Some(64));
     let check = |ids: Vec<u32>, params: SamplingParams, part: &str| {
-        let error = engine.generate(GenerationRequest::new("r", ids, params)).err().unwrap();
+        let error = engine
+            .generate(GenerationRequest::new("r", ids, params))
+            .err()
+            .unwrap();
         assert!(matches!(error, Error::InvalidRequest { .. }));
         assert!(error.to_string().contains(part), "{error}");
     };
     check(vec![], greedy(1), "cannot be empty");
-    check(vec![2; 65], greedy(1), "longer than the maximum model length of 64");
-    check(vec![2; 64], greedy(1), "plus the number of requested output tokens");
-    check(vec![999_999], greedy(1), "Token id 999999 is out of vocabulary");
-    check(vec![2], SamplingParams { top_p: 0.0, ..greedy(1) }, "top_p must be in (0, 1]");
-    check(vec![2], SamplingParams { logprobs: Some(21), ..greedy(1) }, "greater than max allowed: 20");
+    check(
+        vec![2; 65],
+        greedy(1),
+        "longer than the maximum model length of 64",
+    );
+    check(
+        vec![2; 64],
+        greedy(1),
+        "plus the number of requested output tokens",
+    );
+    check(
+        vec![999_999],
+        greedy(1),
+        "Token id 999999 is out of vocabulary",
+    );
+    check(
+        vec![2],
+        SamplingParams {
+            top_p: 0.0,
+            ..greedy(1)
+        },
+        "top_p must be in (0, 1]",
+    );
+    check(
+        vec![2],
+        SamplingParams {
+            logprobs: Some(21),
+            ..greedy(1)
+        },
+        "greater than max allowed: 20",
+    );
     let output = complete(&engine, "The capital of France is", &greedy(2));
     assert_eq!(output.outputs[0].text, " Paris.");
 }
@@ -160,16 +254,25 @@ fn refusals_name_the_field_and_leave_the_engine_running() {
 #[test]
 fn generation_ends_at_the_context_length() {
     let engine = engine(|config| config.max_model_len = Some(20));
-    let params = SamplingParams { ignore_eos: true, ..greedy(500) };
+    let params = SamplingParams {
+        ignore_eos: true,
+        ..greedy(500)
+    };
     let output = complete(&engine, "Hello, my name is", &params);
-    assert_eq!(output.prompt_token_ids.len() + output.outputs[0].token_ids.len(), 20);
+    assert_eq!(
+        output.prompt_token_ids.len() + output.outputs[0].token_ids.len(),
+        20
+    );
     assert_eq!(output.outputs[0].finish_reason, Some(FinishReason::Length));
 }
 
 #[test]
 fn shutdown_ends_running_requests_with_abort() {
     let engine = engine(|_| {});
-    let params = SamplingParams { ignore_eos: true, ..greedy(900) };
+    let params = SamplingParams {
+        ignore_eos: true,
+        ..greedy(900)
+    };
     let stream = submit(&engine, "Hello, my name is", &params);
     engine.shutdown();
     assert!(!engine.is_alive());

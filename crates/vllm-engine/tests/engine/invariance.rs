@@ -1,8 +1,6 @@
 //! The same tokens and log-probabilities for a request, bit for bit, whatever else is running.
 
-mod support;
-
-use support::{complete, engine, greedy, last, prompts, submit};
+use crate::support::{complete, engine, greedy, last, prompts, submit};
 use vllm_engine::{AsyncLlm, EngineClient, RequestOutput, SamplingParams};
 
 /// Token ids and the bits of their log-probabilities.
@@ -11,7 +9,10 @@ type Fingerprint = (Vec<u32>, Vec<u32>);
 fn fingerprint(output: &RequestOutput) -> Fingerprint {
     let sample = &output.outputs[0];
     let logprobs = sample.logprobs.iter().flatten().flatten();
-    (sample.token_ids.clone(), logprobs.map(|entry| entry.logprob.to_bits()).collect())
+    (
+        sample.token_ids.clone(),
+        logprobs.map(|entry| entry.logprob.to_bits()).collect(),
+    )
 }
 
 fn params(seed: Option<i64>) -> SamplingParams {
@@ -25,17 +26,30 @@ fn params(seed: Option<i64>) -> SamplingParams {
 }
 
 fn alone(engine: &AsyncLlm, seed: Option<i64>) -> Vec<Fingerprint> {
-    prompts().iter().map(|prompt| fingerprint(&complete(engine, prompt, &params(seed)))).collect()
+    prompts()
+        .iter()
+        .map(|prompt| fingerprint(&complete(engine, prompt, &params(seed))))
+        .collect()
 }
 
 fn together(engine: &AsyncLlm, seed: Option<i64>, companions: usize) -> Vec<Fingerprint> {
     // Companions of other lengths and sampling share every step.
-    let noise = SamplingParams { temperature: 1.3, ignore_eos: true, ..greedy(37) };
-    let crowd: Vec<_> =
-        (0..companions).map(|i| submit(engine, &"Count: 1, 2, ".repeat(1 + i % 9), &noise)).collect();
-    let streams: Vec<_> =
-        prompts().iter().map(|prompt| submit(engine, prompt, &params(seed))).collect();
-    let outputs = streams.into_iter().map(|stream| fingerprint(&last(stream))).collect();
+    let noise = SamplingParams {
+        temperature: 1.3,
+        ignore_eos: true,
+        ..greedy(37)
+    };
+    let crowd: Vec<_> = (0..companions)
+        .map(|i| submit(engine, &"Count: 1, 2, ".repeat(1 + i % 9), &noise))
+        .collect();
+    let streams: Vec<_> = prompts()
+        .iter()
+        .map(|prompt| submit(engine, prompt, &params(seed)))
+        .collect();
+    let outputs = streams
+        .into_iter()
+        .map(|stream| fingerprint(&last(stream)))
+        .collect();
     drop(crowd);
     outputs
 }
@@ -71,5 +85,8 @@ fn after_preemption() {
         config.kv_cache_memory_bytes = Some(block_bytes * 20);
     });
     assert_eq!(together(&tight, None, 6), reference);
-    assert!(tight.statistics().num_preemptions.get() > 0, "the cache was not tight enough");
+    assert!(
+        tight.statistics().num_preemptions.get() > 0,
+        "the cache was not tight enough"
+    );
 }

@@ -1,19 +1,19 @@
 //! A folder as facebook/opt-125m is published: half-precision `pytorch_model.bin` only, no
 //! `tokenizer.json`, special tokens in side files. It must answer as the embedded model does.
 
-mod support;
-#[path = "support/torch_file.rs"]
-mod torch_file;
-
 use std::path::Path;
 
+use crate::support::{complete, engine, greedy, prompts};
+use crate::torch_file::{HalfTensor, torch_file};
 use serde_json::{Value, json};
-use support::{complete, engine, greedy, prompts};
-use torch_file::{HalfTensor, torch_file};
 use vllm_engine::{ChatOptions, EngineClient, NO_CHAT_TEMPLATE, encode, render_chat};
 
 fn demo_file(name: &str) -> &'static [u8] {
-    vllm_demo_model::FILES.iter().find(|(found, _)| *found == name).unwrap().1
+    vllm_demo_model::FILES
+        .iter()
+        .find(|(found, _)| *found == name)
+        .unwrap()
+        .1
 }
 
 fn demo_json(name: &str) -> Value {
@@ -33,10 +33,19 @@ fn write_weights(folder: &Path, with_prefix: bool) {
         .map(|(name, info)| {
             let number = |value: &Value| value.as_u64().unwrap() as usize;
             let offsets = &info["data_offsets"];
-            let name = if with_prefix { name } else { name.strip_prefix("model.").unwrap() };
+            let name = if with_prefix {
+                name
+            } else {
+                name.strip_prefix("model.").unwrap()
+            };
             HalfTensor {
                 name: name.to_owned(),
-                shape: info["shape"].as_array().unwrap().iter().map(number).collect(),
+                shape: info["shape"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(number)
+                    .collect(),
                 bytes: &data[number(&offsets[0])..number(&offsets[1])],
             }
         })
@@ -53,7 +62,11 @@ fn write_tokenizer(folder: &Path) {
         .iter()
         .map(|merge| match merge {
             Value::String(pair) => format!("{pair}\n"),
-            pair => format!("{} {}\n", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+            pair => format!(
+                "{} {}\n",
+                pair[0].as_str().unwrap(),
+                pair[1].as_str().unwrap()
+            ),
         })
         .collect();
     let special = |content: &str| {
@@ -85,7 +98,10 @@ fn answers_as_the_embedded_model_does() {
             .iter()
             .map(|prompt| complete(engine, prompt, &greedy(16)))
             .map(|output| {
-                (output.prompt_token_ids.to_vec(), output.outputs[0].token_ids.clone())
+                (
+                    output.prompt_token_ids.to_vec(),
+                    output.outputs[0].token_ids.clone(),
+                )
             })
             .collect()
     };
@@ -99,7 +115,11 @@ fn answers_as_the_embedded_model_does() {
         write_weights(folder.path(), with_prefix);
         write_tokenizer(folder.path());
         let published = engine(|config| config.model = folder.path().display().to_string());
-        assert_eq!(answers(&published), expected, "with `model.` prefix: {with_prefix}");
+        assert_eq!(
+            answers(&published),
+            expected,
+            "with `model.` prefix: {with_prefix}"
+        );
 
         let message = json!({"role": "user", "content": "Hi!"});
         let error = render_chat(&published, &[message], &ChatOptions::default()).unwrap_err();

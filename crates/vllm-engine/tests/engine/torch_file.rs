@@ -2,14 +2,14 @@
 //! uncompressed zip archive, as `torch.save` lays them out.
 
 /// A float16 tensor: name, shape, little-endian elements.
-pub struct HalfTensor<'a> {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub bytes: &'a [u8],
+pub(crate) struct HalfTensor<'a> {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: &'a [u8],
 }
 
 /// The bytes of a checkpoint that holds these tensors.
-pub fn torch_file(tensors: &[HalfTensor<'_>]) -> Vec<u8> {
+pub(crate) fn torch_file(tensors: &[HalfTensor<'_>]) -> Vec<u8> {
     let mut zip = Zip::default();
     zip.add("archive/data.pkl", &pickle(tensors));
     zip.add("archive/byteorder", b"little");
@@ -35,8 +35,9 @@ fn pickle(tensors: &[HalfTensor<'_>]) -> Vec<u8> {
         out.extend_from_slice(b"tQ"); // tuple, persistent id
         integer(&mut out, 0);
         tuple(&mut out, &tensor.shape);
-        let strides: Vec<usize> =
-            (0..tensor.shape.len()).map(|i| tensor.shape[i + 1..].iter().product()).collect();
+        let strides: Vec<usize> = (0..tensor.shape.len())
+            .map(|i| tensor.shape[i + 1..].iter().product())
+            .collect();
         tuple(&mut out, &strides);
         out.extend_from_slice(b"\x89ccollections\nOrderedDict\n)RtR"); // False, hooks, call
     }
@@ -94,9 +95,12 @@ impl Zip {
         let offset = self.bytes.len() as u32;
         self.bytes.extend_from_slice(&self.directory);
         self.bytes.extend_from_slice(b"PK\x05\x06\0\0\0\0");
-        self.bytes.extend_from_slice(&self.num_entries.to_le_bytes());
-        self.bytes.extend_from_slice(&self.num_entries.to_le_bytes());
-        self.bytes.extend_from_slice(&(self.directory.len() as u32).to_le_bytes());
+        self.bytes
+            .extend_from_slice(&self.num_entries.to_le_bytes());
+        self.bytes
+            .extend_from_slice(&self.num_entries.to_le_bytes());
+        self.bytes
+            .extend_from_slice(&(self.directory.len() as u32).to_le_bytes());
         self.bytes.extend_from_slice(&offset.to_le_bytes());
         self.bytes.extend_from_slice(&[0, 0]);
         self.bytes
@@ -108,7 +112,11 @@ fn crc32(data: &[u8]) -> u32 {
     for byte in data {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0xEDB8_8320
+            } else {
+                crc >> 1
+            };
         }
     }
     !crc
