@@ -28,6 +28,12 @@ def results(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def only_text(row):
+    """The text of a row that has one sample."""
+    (output,) = row["outputs"]
+    return output["text"]
+
+
 def test_no_arguments_completes_the_quick_start_prompts():
     run = succeeded(run_offline())
     for prompt in CONTINUATIONS:
@@ -55,8 +61,9 @@ def test_one_prompt_a_line(tmp_path):
     succeeded(run_offline("--input", prompts, "--output", answers, *GREEDY))
     rows = results(answers)
     assert [row["prompt"] for row in rows] == list(CONTINUATIONS)
-    assert [row["text"] for row in rows] == list(CONTINUATIONS.values())
-    assert {row["finish_reason"] for row in rows} == {"stop"}
+    assert [row["index"] for row in rows] == list(range(len(rows)))
+    assert [only_text(row) for row in rows] == list(CONTINUATIONS.values())
+    assert {row["outputs"][0]["finish_reason"] for row in rows} == {"stop"}
 
 
 def test_jsonl_with_prompts_and_messages(tmp_path):
@@ -65,7 +72,7 @@ def test_jsonl_with_prompts_and_messages(tmp_path):
     data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     answers = tmp_path / "answers.jsonl"
     succeeded(run_offline("--input", data, "--output", answers, *GREEDY))
-    texts = [row["text"] for row in results(answers)]
+    texts = [only_text(row) for row in results(answers)]
     assert texts == [CONTINUATIONS[FRANCE], support.WORLD_SERIES_ANSWER]
 
 
@@ -79,7 +86,7 @@ def test_a_batch_larger_than_the_running_set_keeps_its_order(tmp_path):
     assert len(rows) == len(names)
     for name, row in zip(names, rows, strict=True):
         assert row["prompt"] == f"The capital of {name} is"
-        assert row["text"].startswith(f" {support.CAPITALS[name]}"), row
+        assert only_text(row).startswith(f" {support.CAPITALS[name]}"), row
 
 
 def test_the_same_seed_draws_the_same_texts(tmp_path):
@@ -89,8 +96,9 @@ def test_the_same_seed_draws_the_same_texts(tmp_path):
         succeeded(run_offline("--output", answers, *flags))
         return answers.read_text(encoding="utf-8")
 
-    assert draw("a.jsonl", 7) == draw("b.jsonl", 7)
-    assert draw("c.jsonl", 8) != draw("d.jsonl", 7)
+    first = draw("a.jsonl", 7)
+    assert draw("b.jsonl", 7) == first
+    assert draw("c.jsonl", 8) != first
 
 
 def test_stop_string_ends_the_text(tmp_path):
@@ -98,7 +106,8 @@ def test_stop_string_ends_the_text(tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text(FRANCE + "\n", encoding="utf-8")
     succeeded(run_offline("--input", prompts, "--output", answers, "--stop", ".", *GREEDY))
-    assert results(answers)[0]["text"] == " Paris"
+    (row,) = results(answers)
+    assert only_text(row) == " Paris"
 
 
 def test_a_missing_input_file_is_named(tmp_path):
@@ -111,10 +120,16 @@ def test_a_missing_model_folder_is_named(tmp_path):
     failed(run_offline("--model", missing), str(missing))
 
 
-def test_a_damaged_line_is_named_by_its_number(tmp_path):
+def test_a_damaged_line_becomes_an_error_line_and_the_job_goes_on(tmp_path):
     data = tmp_path / "data.jsonl"
-    data.write_text('{"prompt": "The capital of France is"}\n{"prompt": \n', encoding="utf-8")
-    failed(run_offline("--input", data, *GREEDY), "2")
+    lines = ['{"prompt": "The capital of France is"}', '{"prompt": ', '{"prompt": "The future of AI is"}']
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    answers = tmp_path / "answers.jsonl"
+    failed(run_offline("--input", data, "--output", answers, *GREEDY), "1 of 3 rows failed")
+    first, damaged, last = results(answers)
+    assert "data.jsonl:2" in damaged["error"] and "outputs" not in damaged
+    assert only_text(first) == CONTINUATIONS[FRANCE]
+    assert only_text(last) == CONTINUATIONS["The future of AI is"]
 
 
 @pytest.mark.parametrize(
