@@ -45,8 +45,7 @@ impl Connections {
         http.timer(TokioTimer::new())
             .header_read_timeout(config.keep_alive)
             .max_buf_size(config.max_head_bytes)
-            .max_headers(config.max_header_count)
-            .pipeline_flush(true);
+            .max_headers(config.max_header_count);
         Self {
             front: Arc::new(front),
             http,

@@ -36,12 +36,6 @@ pub(crate) fn build(state: &Shared, config: &ServerConfig) -> (Router, Vec<Strin
     };
     let router = router
         .fallback(fallback)
-        .method_not_allowed_fallback(|| {
-            std::future::ready(reply::detail(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "Method Not Allowed",
-            ))
-        })
         .layer(from_fn_with_state(
             Arc::clone(&state.metrics.http),
             metrics::http::count,

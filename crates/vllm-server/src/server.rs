@@ -128,7 +128,9 @@ async fn drain(mut open: JoinSet<()>, state: &AppState, patience: Duration) {
         "[shutdown] API server: stopping engine client mode=abort timeout={}s",
         patience.as_secs()
     );
-    state.engine.shutdown();
+    // The engine may be in the middle of a long step; nobody waits for that.
+    let engine = Arc::clone(&state.engine);
+    tokio::task::spawn_blocking(move || engine.shutdown());
     wait_for_all(&mut open, LAST_WORDS, shutdown).await;
     shutdown.advance(Phase::Ending);
     wait_for_all(&mut open, LAST_WORDS, shutdown).await;

@@ -9,7 +9,8 @@ use support::{PATIENCE, eventually, mock, read_answer, serve, serve_engine};
 use tokio::io::AsyncReadExt;
 use vllm_server::{ExitCause, ServerConfig};
 
-const TEXT: &str = "Hello there, world!";
+/// What the mock says; the last token of its script plays the end of sequence.
+const TEXT: &str = "Hello there, world";
 
 fn chat(extra: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": "Hi"}], "temperature": 0});

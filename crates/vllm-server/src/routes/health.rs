@@ -1,11 +1,14 @@
 //! Whether the service lives, what it is, how busy it is.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::json;
 use vllm_openai::Version;
 
+use crate::offload;
 use crate::reply;
 use crate::state::Shared;
 
@@ -31,6 +34,8 @@ pub(super) async fn load(State(state): State<Shared>) -> Response {
 
 /// Forgets cached prefixes.
 pub(super) async fn reset_prefix_cache(State(state): State<Shared>) -> Response {
-    let success = state.engine.reset_prefix_cache();
+    let engine = Arc::clone(&state.engine);
+    // The engine answers between two steps, which may take a while.
+    let success = offload::run(&state, true, move || engine.reset_prefix_cache()).await;
     reply::json(StatusCode::OK, &json!({ "success": success }))
 }

@@ -9,9 +9,12 @@ mod models;
 mod scale_out;
 mod tokenize;
 
+use std::future::{Ready, ready};
+
 use axum::handler::Handler;
+use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, any, on};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 
 use crate::config::HttpConfig;
 use crate::reply;
@@ -27,36 +30,25 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// A route that answers `GET`, and refuses `HEAD`.
+    /// A route that answers `GET`. Axum would let it answer `HEAD` too, which vLLM refuses.
     fn get<T: 'static>(path: &'static str, handler: impl Handler<T, Shared>) -> Self {
-        Self {
+        Self::new(
             path,
-            handler: get_only(handler),
-            counts_as_load: false,
-            methods: "GET",
-        }
+            "GET",
+            on(MethodFilter::GET, handler).head(|| refuse("GET")),
+        )
     }
 
     /// A route that answers `POST`.
     fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Shared>) -> Self {
-        let handler = on(MethodFilter::POST, handler);
-        Self {
-            path,
-            handler,
-            counts_as_load: false,
-            methods: "POST",
-        }
+        Self::new(path, "POST", on(MethodFilter::POST, handler))
     }
 
     /// A route that answers `GET` and `POST`.
     fn get_and_post<T: 'static, H: Handler<T, Shared>>(path: &'static str, handler: H) -> Self {
-        let handler = get_only(handler.clone()).on(MethodFilter::POST, handler);
-        Self {
-            path,
-            handler,
-            counts_as_load: false,
-            methods: "GET, POST",
-        }
+        let methods = "GET, POST";
+        let both = on(MethodFilter::GET, handler.clone()).on(MethodFilter::POST, handler);
+        Self::new(path, methods, both.head(move || refuse(methods)))
     }
 
     /// A route that answers whatever the method.
@@ -66,6 +58,16 @@ impl Route {
             handler: any(handler),
             counts_as_load: false,
             methods: "GET",
+        }
+    }
+
+    fn new(path: &'static str, methods: &'static str, handler: MethodRouter<Shared>) -> Self {
+        let handler = handler.fallback(move || refuse(methods));
+        Self {
+            path,
+            handler,
+            counts_as_load: false,
+            methods,
         }
     }
 
@@ -82,12 +84,13 @@ impl Route {
     }
 }
 
-/// `GET` routes would answer `HEAD` too if nothing else did.
-fn get_only<T: 'static>(handler: impl Handler<T, Shared>) -> MethodRouter<Shared> {
-    on(MethodFilter::GET, handler).on(MethodFilter::HEAD, || {
-        let refusal = reply::detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-        std::future::ready(refusal)
-    })
+/// What a method gets that a route does not answer.
+fn refuse(methods: &'static str) -> Ready<Response> {
+    let mut refusal = reply::detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    refusal
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(methods));
+    ready(refusal)
 }
 
 /// Every route of the service.

@@ -14,35 +14,35 @@ use vllm_engine::mock::MockEngine;
 use vllm_server::{BoundSocket, ExitCause, Listen, Server, ServerConfig, Shutdown};
 
 /// Nothing here takes this long unless it hangs.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Served {
-    pub engine: Arc<MockEngine>,
-    pub address: SocketAddr,
-    pub shutdown: Shutdown,
-    pub ended: JoinHandle<ExitCause>,
+pub(crate) struct Served {
+    pub(crate) engine: Arc<MockEngine>,
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) ended: JoinHandle<ExitCause>,
 }
 
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    pub body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(": ")?;
             found.eq_ignore_ascii_case(name).then_some(value)
         })
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 
     /// The data of all events; the body must be nothing but frames.
-    pub fn events(&self) -> Vec<&str> {
+    pub(crate) fn events(&self) -> Vec<&str> {
         let frames = self
             .body
             .strip_suffix("\n\n")
@@ -55,16 +55,16 @@ impl Answer {
     }
 }
 
-/// A server in front of an engine that answers every request with `Hello there, world!`.
-pub async fn serve(config: ServerConfig) -> Served {
+/// A server in front of an engine that answers every request with `Hello there, world`.
+pub(crate) async fn serve(config: ServerConfig) -> Served {
     serve_engine(config, mock()).await
 }
 
-pub fn mock() -> MockEngine {
+pub(crate) fn mock() -> MockEngine {
     MockEngine::new("Hello there, world!").unwrap()
 }
 
-pub async fn serve_engine(mut config: ServerConfig, engine: MockEngine) -> Served {
+pub(crate) async fn serve_engine(mut config: ServerConfig, engine: MockEngine) -> Served {
     config.http.listen = Listen::Tcp {
         host: Some("127.0.0.1".to_owned()),
         port: 0,
@@ -84,7 +84,7 @@ pub async fn serve_engine(mut config: ServerConfig, engine: MockEngine) -> Serve
 }
 
 impl Served {
-    pub async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         loop {
             // Connections are refused until the server listens.
             match TcpStream::connect(self.address).await {
@@ -95,23 +95,29 @@ impl Served {
     }
 
     /// Sends a request as it stands and reads until the server closes.
-    pub async fn raw(&self, request: &[u8]) -> Answer {
+    pub(crate) async fn raw(&self, request: &[u8]) -> Answer {
         let mut stream = self.connect().await;
         stream.write_all(request).await.unwrap();
         read_answer(stream).await
     }
 
-    pub async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> Answer {
         let mut request = head(method, path, headers, body.len());
         request.extend_from_slice(body);
         self.raw(&request).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, "", b"").await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         let body = body.to_string();
         self.send(
             "POST",
@@ -123,7 +129,7 @@ impl Served {
     }
 
     /// Begins a request and leaves its connection open.
-    pub async fn begin(&self, path: &str, body: &Value) -> TcpStream {
+    pub(crate) async fn begin(&self, path: &str, body: &Value) -> TcpStream {
         let body = body.to_string();
         let mut request = head(
             "POST",
@@ -147,7 +153,7 @@ fn head(method: &str, path: &str, headers: &str, length: usize) -> Vec<u8> {
 }
 
 /// Reads until the server closes the connection.
-pub async fn read_answer(mut stream: TcpStream) -> Answer {
+pub(crate) async fn read_answer(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
     // A reset behind a complete answer is as good as an end.
@@ -194,7 +200,7 @@ fn unchunk(mut rest: &str) -> String {
 }
 
 /// Waits until `condition` holds; fails if it never does.
-pub async fn eventually(condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             sleep(Duration::from_millis(5)).await;
