@@ -187,8 +187,13 @@ fn weight_sum_plain(row: &[f32], max: f32, inverse_temperature: f32) -> f64 {
     let mut sums = [0.0_f64; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
+        // All weights first: the conversion would halve the width of the vectors.
+        let mut weights = [0.0; LANES];
         for lane in 0..LANES {
-            sums[lane] += f64::from(weight(chunk[lane], max, inverse_temperature));
+            weights[lane] = weight(chunk[lane], max, inverse_temperature);
+        }
+        for lane in 0..LANES {
+            sums[lane] += f64::from(weights[lane]);
         }
     }
     for (lane, &x) in rest.iter().enumerate() {

@@ -34,8 +34,11 @@ pub(crate) struct Restriction {
     pub(crate) min_p: f32,
 }
 
-/// How many candidates a nucleus is looked for in, before the whole row is taken.
-const NUCLEUS_GUESSES: [usize; 2] = [64, 1024];
+/// How many candidates a nucleus is looked for in at first.
+const NUCLEUS_GUESS: usize = 512;
+
+/// Size of the sample that tells where a wide nucleus ends.
+const SAMPLE_SIZE: usize = 2048;
 
 /// Ranges of this size are sorted instead of halved.
 const SORTED_RANGE: usize = 32;
@@ -84,26 +87,56 @@ impl Restriction {
     }
 
     /// Top-p alone. The nucleus of a model's distribution is small, so it is looked for among the
-    /// largest logits before all of them are taken.
+    /// largest logits first, then among those that a sample of the row suggests, and only then
+    /// among all.
     fn select_nucleus(&self, row: &[f32], scan: &mut RowScan, candidates: &mut Vec<Candidate>) {
         let total = kernels::weight_sum(row, scan.max(), self.temperature.recip());
-        for guess in NUCLEUS_GUESSES {
-            let floor = scan.floor_of_largest(guess);
-            if floor == f32::NEG_INFINITY {
-                break;
-            }
+        for attempt in 0..3 {
+            let floor = match attempt {
+                0 => scan.floor_of_largest(NUCLEUS_GUESS),
+                1 => self.sampled_floor(row, scan, total, candidates),
+                _ => f32::NEG_INFINITY,
+            };
             self.collect(row, scan, floor, candidates);
             let mass = candidates
                 .iter()
                 .map(|candidate| f64::from(candidate.weight))
                 .sum();
-            if !is_kept(total, mass, self.top_p) {
-                keep_nucleus(candidates, total, self.top_p);
-                return;
+            let reaches_beyond = !is_kept(total, mass, self.top_p);
+            if reaches_beyond || floor == f32::NEG_INFINITY {
+                break;
             }
         }
-        self.collect(row, scan, f32::NEG_INFINITY, candidates);
         keep_nucleus(candidates, total, self.top_p);
+    }
+
+    /// A logit below which, judging by a sample, the tokens have half of the probability that
+    /// top-p drops. `sample` is a work area.
+    fn sampled_floor(
+        &self,
+        row: &[f32],
+        scan: &RowScan,
+        total: f64,
+        sample: &mut Vec<Candidate>,
+    ) -> f32 {
+        let stride = row.len().div_ceil(SAMPLE_SIZE);
+        let inverse_temperature = self.temperature.recip();
+        sample.clear();
+        sample.extend(row.iter().step_by(stride).map(|&value| {
+            let weight = kernels::weight(value, scan.max(), inverse_temperature);
+            Candidate {
+                value,
+                weight,
+                id: 0,
+            }
+        }));
+        sample.sort_unstable_by(descending);
+        let mut allowance = f64::from(1.0 - self.top_p) * total / (2 * stride) as f64;
+        let end = sample.iter().rev().find(|candidate| {
+            allowance -= f64::from(candidate.weight);
+            allowance < 0.0
+        });
+        end.map_or(f32::NEG_INFINITY, |candidate| candidate.value)
     }
 
     /// Replaces `candidates` by the tokens that are at least `floor` after division by the
