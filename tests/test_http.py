@@ -99,7 +99,7 @@ def test_a_wrong_model_name(server, path):
         ("max_tokens", 0, "BadRequestError", "max_tokens"),
         ("max_tokens", "abc", "Bad Request", "body.max_tokens"),
         ("max_tokens", 5000, "BadRequestError", "max_tokens"),
-        ("n", 0, "BadRequestError", "n"),
+        ("n", 0, "BadRequestError", None),
     ],
 )
 def test_a_bad_parameter(server, field, value, type_, param):
