@@ -1,5 +1,8 @@
 //! An OpenAI-compatible HTTP server for language models.
 //!
+//! Knows flags, environment variables and signals, and wires the engine to the service. It must
+//! never know how a request is answered: that is decided in the crates.
+//!
 //! Exit codes: 0 after a stop that was asked for; 1 when the service could not start or the
 //! engine died; 2 when the command line is wrong; 130 when a second signal cut the stop short.
 #![forbid(unsafe_code)]
