@@ -54,9 +54,18 @@ pub(crate) struct EngineArgs {
     /// Exact size of the KV cache
     #[arg(long, value_name = "BYTES")]
     kv_cache_memory_bytes: Option<u64>,
+    /// Share of the memory to use when the size of the KV cache is not given
+    #[arg(long, value_name = "SHARE", default_value_t = 0.92)]
+    gpu_memory_utilization: f64,
     /// Worker threads on a CPU [default: all that the process may use]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Print the memory plan and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write every scheduling decision to a file, for `cargo xtask replay`
+    #[arg(long, value_name = "FILE")]
+    record_steps: Option<PathBuf>,
 }
 
 /// How to draw tokens and when to stop.
@@ -120,7 +129,9 @@ impl EngineArgs {
         config.max_num_seqs = self.max_num_seqs;
         config.max_num_batched_tokens = self.max_num_batched_tokens;
         config.kv_cache_memory_bytes = self.kv_cache_memory_bytes;
+        config.gpu_memory_utilization = self.gpu_memory_utilization;
         config.num_threads = self.threads;
+        config.record_steps.clone_from(&self.record_steps);
         config
     }
 }

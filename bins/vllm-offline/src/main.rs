@@ -1,5 +1,8 @@
 //! Offline batched inference over a data set of prompts.
 //!
+//! Knows flags, files and the terminal, and wires the engine to a job. It must never know how rows
+//! are read or answered: that is decided in the crates.
+//!
 //! Exit codes: 0 when every row has an answer, 1 when the job could not run, 2 for a bad command
 //! line, 3 when some rows failed (their results say why), 130 after Ctrl-C.
 
@@ -14,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use clap::Parser;
 use vllm_batch::{Error, Job, Progress, Row, RowReader, RowResult, to_json_line};
-use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient};
+use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient, plan_memory};
 
 use crate::args::Args;
 use crate::progress::ProgressDisplay;
@@ -70,6 +73,15 @@ fn install_interrupt_handler(interrupted: &Arc<AtomicBool>) -> Result<(), ctrlc:
 }
 
 fn run(args: &Args, interrupted: &AtomicBool) -> Result<Progress, Error> {
+    let model = args.model.as_deref().unwrap_or_else(|| {
+        eprintln!("No --model given: using the embedded demo model.");
+        DEMO_MODEL
+    });
+    let config = args.engine.config(model);
+    if args.engine.dry_run {
+        eprintln!("{}", plan_memory(&config)?);
+        return Ok(Progress::default());
+    }
     // Opened first: a missing file should not cost the loading of a model.
     let total = args
         .input
@@ -79,11 +91,7 @@ fn run(args: &Args, interrupted: &AtomicBool) -> Result<Progress, Error> {
     let reader = args.input.as_deref().map(RowReader::open).transpose()?;
     let mut sink = Sink::open(args)?;
 
-    let model = args.model.as_deref().unwrap_or_else(|| {
-        eprintln!("No --model given: using the embedded demo model.");
-        DEMO_MODEL
-    });
-    let engine = Arc::new(AsyncLlm::new(&args.engine.config(model))?);
+    let engine = Arc::new(AsyncLlm::new(&config)?);
     let mut params = args.sampling.params(&engine.info().default_sampling);
     // A bad flag should end the job before its first row does.
     params

@@ -18,6 +18,7 @@ use crate::config::EngineConfig;
 use crate::core::EngineCore;
 use crate::error::{Error, Result};
 use crate::load::{ChatTemplates, LoadedModel, load};
+use crate::recorder::Recorder;
 use crate::runner::ModelRunner;
 use crate::statistics::Statistics;
 use crate::stream::RequestStream;
@@ -52,21 +53,11 @@ impl AsyncLlm {
             info,
         } = load(config)?;
         let statistics = Arc::new(Statistics::new(info.max_model_len));
-        let scheduler = Scheduler::new(SchedulerConfig {
-            max_num_batched_tokens: config.resolved_max_num_batched_tokens(info.max_model_len),
-            max_num_seqs: config.resolved_max_num_seqs(),
-            max_model_len: info.max_model_len,
-            enable_chunked_prefill: config.enable_chunked_prefill,
-            long_prefill_token_threshold: config.long_prefill_token_threshold,
-            policy: config.scheduling_policy,
-            num_blocks: info.num_blocks,
-            block_size: info.block_size,
-            enable_prefix_caching: config.enable_prefix_caching,
-            watermark: 0.0,
-        })
-        .map_err(Error::setup)?;
+        let scheduler_config = scheduler_config(config, &info);
+        let recorder = Recorder::open(config.record_steps.as_deref(), &scheduler_config)?;
+        let scheduler = Scheduler::new(scheduler_config).map_err(Error::setup)?;
         let runner = ModelRunner::new(model, kv_cache, info.vocab_size);
-        let core = EngineCore::new(scheduler, runner, Arc::clone(&statistics));
+        let core = EngineCore::new(scheduler, runner, Arc::clone(&statistics), recorder);
         let (commands, mailbox) = channel();
         let exit_cause = Arc::new(OnceLock::new());
         let thread = std::thread::Builder::new()
@@ -194,6 +185,21 @@ impl EngineClient for AsyncLlm {
 impl Drop for AsyncLlm {
     fn drop(&mut self) {
         self.shutdown();
+    }
+}
+
+fn scheduler_config(config: &EngineConfig, info: &ModelInfo) -> SchedulerConfig {
+    SchedulerConfig {
+        max_num_batched_tokens: config.resolved_max_num_batched_tokens(info.max_model_len),
+        max_num_seqs: config.resolved_max_num_seqs(),
+        max_model_len: info.max_model_len,
+        enable_chunked_prefill: config.enable_chunked_prefill,
+        long_prefill_token_threshold: config.long_prefill_token_threshold,
+        policy: config.scheduling_policy,
+        num_blocks: info.num_blocks,
+        block_size: info.block_size,
+        enable_prefix_caching: config.enable_prefix_caching,
+        watermark: 0.0,
     }
 }
 

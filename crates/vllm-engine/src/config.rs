@@ -67,6 +67,8 @@ pub struct EngineConfig {
     pub max_num_queued_reqs: Option<usize>,
     /// Worker threads on a CPU; `None` takes what the machine and its limits allow.
     pub num_threads: Option<usize>,
+    /// Write every scheduling decision to this file, for replays without a model.
+    pub record_steps: Option<PathBuf>,
     /// Decides the default batch limits.
     pub usage_context: UsageContext,
 }
@@ -98,6 +100,7 @@ impl EngineConfig {
             override_generation_config: None,
             max_num_queued_reqs: None,
             num_threads: None,
+            record_steps: None,
             usage_context: UsageContext::Offline,
         }
     }

@@ -12,6 +12,7 @@ use vllm_scheduler::{RequestId, Sampled, Scheduler, SequenceUpdate, StepPlan};
 
 use crate::error::Error;
 use crate::event::{EngineEvent, FirstEvent, SampleEvent};
+use crate::recorder::Recorder;
 use crate::runner::{ModelRunner, RowPurpose};
 use crate::statistics::Statistics;
 use crate::submission::Submission;
@@ -33,6 +34,7 @@ struct Sequence {
 pub(crate) struct EngineCore {
     scheduler: Scheduler,
     runner: ModelRunner,
+    recorder: Recorder,
     statistics: Arc<Statistics>,
     sequences: HashMap<RequestId, Sequence>,
     plan: StepPlan,
@@ -47,10 +49,12 @@ impl EngineCore {
         scheduler: Scheduler,
         runner: ModelRunner,
         statistics: Arc<Statistics>,
+        recorder: Recorder,
     ) -> Self {
         Self {
             scheduler,
             runner,
+            recorder,
             statistics,
             sequences: HashMap::new(),
             plan: StepPlan::default(),
@@ -68,7 +72,14 @@ impl EngineCore {
         for (index, submitted) in sequences.into_iter().enumerate() {
             let id = submitted.request.id;
             let num_prompt_tokens = submitted.request.prompt_token_ids.len();
-            if let Err(refusal) = self.scheduler.add_request(submitted.request) {
+            // Cloned only for a recording, which wants the request after it has been taken.
+            let recorded = self.recorder.is_active().then(|| submitted.request.clone());
+            let result = self.scheduler.add_request(submitted.request);
+            if let Some(request) = &recorded {
+                self.recorder
+                    .note(|recorder| recorder.add(request, &result));
+            }
+            if let Err(refusal) = result {
                 self.abort(&admitted);
                 let _ =
                     events.unbounded_send(EngineEvent::Failed(Error::invalid(refusal.to_string())));
@@ -95,9 +106,14 @@ impl EngineCore {
     /// Forgets sequences; unknown ids are ignored, since a sequence may just have ended.
     pub(crate) fn abort(&mut self, ids: &[RequestId]) {
         for id in ids {
-            self.scheduler.abort(*id);
+            self.abort_in_scheduler(*id);
             self.sequences.remove(id);
         }
+    }
+
+    fn abort_in_scheduler(&mut self, id: RequestId) {
+        let known = self.scheduler.abort(id);
+        self.recorder.note(|recorder| recorder.abort(id, known));
     }
 
     pub(crate) fn has_unfinished(&self) -> bool {
@@ -105,7 +121,10 @@ impl EngineCore {
     }
 
     pub(crate) fn reset_prefix_cache(&mut self) -> bool {
-        self.scheduler.reset_prefix_cache()
+        let done = self.scheduler.reset_prefix_cache();
+        self.recorder
+            .note(|recorder| recorder.reset_prefix_cache(done));
+        done
     }
 
     /// Ends every request with `error`.
@@ -124,6 +143,7 @@ impl EngineCore {
     pub(crate) fn step(&mut self) {
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.schedule(&mut plan);
+        self.recorder.note(|recorder| recorder.schedule(&plan));
         if !plan.sequences.is_empty() {
             self.run(&plan);
         }
@@ -149,6 +169,8 @@ impl EngineCore {
         self.sample_rows();
         self.updates.clear();
         self.scheduler.apply(plan, &self.sampled, &mut self.updates);
+        self.recorder
+            .note(|recorder| recorder.apply(&self.sampled, &self.updates));
         self.statistics.steps.add(1);
         self.statistics
             .iteration_tokens
@@ -268,7 +290,8 @@ impl EngineCore {
             } else if !delivered {
                 // Nobody listens any more; the abort that follows a dropped stream is on its way,
                 // but the blocks need not wait for it.
-                self.scheduler.abort(id);
+                let known = self.scheduler.abort(id);
+                self.recorder.note(|recorder| recorder.abort(id, known));
                 self.sequences.remove(&id);
             }
         }
@@ -298,3 +321,6 @@ impl EngineCore {
             .set_total(stats.num_preemptions_total);
     }
 }
+
+#[cfg(test)]
+mod tests;

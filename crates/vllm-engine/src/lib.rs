@@ -9,6 +9,7 @@
 
 mod admission;
 mod async_llm;
+mod beam;
 mod chat;
 mod client;
 mod config;
@@ -20,6 +21,7 @@ mod load;
 mod memory;
 pub mod mock;
 mod prompt;
+mod recorder;
 mod runner;
 mod sample;
 pub mod statistics;
@@ -27,6 +29,7 @@ mod stream;
 mod submission;
 
 pub use async_llm::AsyncLlm;
+pub use beam::{BeamSearchOutput, BeamSequence};
 pub use chat::{ChatOptions, NO_CHAT_TEMPLATE, render_chat};
 pub use client::{EngineClient, GenerationRequest, ModelInfo, RequestMetrics, RequestOutput};
 pub use config::{DEMO_MODEL, EngineConfig, UsageContext};
@@ -38,7 +41,7 @@ pub use prompt::Prompt;
 pub use statistics::Statistics;
 pub use stream::RequestStream;
 pub use vllm_sampling::{
-    CompletionOutput, DecodedLogprob, DefaultSampling, FinishReason, OutputKind, PositionLogprobs,
-    SamplingParams, StopReason,
+    BeamSearchParams, CompletionOutput, DecodedLogprob, DefaultSampling, FinishReason, OutputKind,
+    PositionLogprobs, SamplingParams, StopReason,
 };
 pub use vllm_scheduler::Policy;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::stream::FuturesUnordered;
-use vllm_sampling::{OutputKind, SamplingParams};
+use vllm_sampling::{BeamSearchParams, OutputKind, SamplingParams};
 
 use crate::async_llm::AsyncLlm;
+use crate::beam::{BeamSearchOutput, beam_search};
 use crate::chat::{ChatOptions, render_chat};
 use crate::client::{EngineClient, GenerationRequest, ModelInfo, RequestOutput};
 use crate::config::EngineConfig;
@@ -100,6 +101,27 @@ impl Llm {
             })
             .collect::<Result<Vec<_>>>()?;
         self.run(requests, |_| {})
+    }
+
+    /// Continues every prompt by beam search, all of them side by side. Each round runs the live
+    /// beams as requests of one token, which share their prompt through the prefix cache.
+    ///
+    /// # Errors
+    /// As [`Llm::generate`]; also a beam width whose `2 * beam_width` candidates exceed the
+    /// engine's `max_logprobs`.
+    pub fn beam_search<P>(
+        &self,
+        prompts: &[P],
+        params: &BeamSearchParams,
+    ) -> Result<Vec<BeamSearchOutput>>
+    where
+        P: Clone + Into<Prompt>,
+    {
+        let prompts = prompts.iter().map(|prompt| match prompt.clone().into() {
+            Prompt::Text(text) => encode(&*self.engine, &text, true),
+            Prompt::TokenIds(ids) => Ok(ids),
+        });
+        beam_search(self, &prompts.collect::<Result<Vec<_>>>()?, params)
     }
 
     /// What is fixed about the model.

@@ -45,7 +45,10 @@ impl MemoryPlan {
             .saturating_mul(blocks_per_request)
             + 1;
         let useful_bytes = (useful_blocks as u64).saturating_mul(block_bytes);
-        let budget = match config.kv_cache_memory_bytes {
+        let budget = match config
+            .kv_cache_memory_bytes
+            .or_else(kv_cache_space_from_env)
+        {
             Some(bytes) => bytes,
             None => {
                 let share = available_bytes as f64 * config.gpu_memory_utilization;
@@ -110,6 +113,16 @@ pub fn available_memory_bytes() -> u64 {
         Some(limit) => system.min(limit),
         None => system,
     }
+}
+
+/// vLLM's `VLLM_CPU_KVCACHE_SPACE`: the size of the KV cache in GiB.
+fn kv_cache_space_from_env() -> Option<u64> {
+    let gib: u64 = std::env::var("VLLM_CPU_KVCACHE_SPACE")
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    (gib > 0).then(|| gib << 30)
 }
 
 fn meminfo_available() -> Option<u64> {

@@ -1,13 +1,14 @@
 //! Requests against the demo model, from prompt to text.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::support::{complete, engine, greedy, last, submit};
 use futures::StreamExt;
 use futures::executor::block_on;
 use vllm_engine::{
-    EngineClient, Error, FinishReason, GenerationRequest, Llm, OutputKind, SamplingParams,
-    StopReason,
+    BeamSearchParams, EngineClient, EngineConfig, Error, FinishReason, GenerationRequest, Llm,
+    OutputKind, SamplingParams, StopReason,
 };
 
 #[test]
@@ -286,4 +287,49 @@ fn shutdown_ends_running_requests_with_abort() {
 fn a_missing_model_says_what_to_do() {
     let error = Llm::new("no/such/folder/here").err().unwrap().to_string();
     assert!(error.contains("no/such/folder/here"), "{error}");
+}
+
+#[test]
+fn beam_search_finds_at_least_the_greedy_sequence() {
+    let llm = Llm::with_config(&{
+        let mut config = EngineConfig::new("demo");
+        config.dtype = "float32".to_owned();
+        config
+    })
+    .unwrap();
+    let prompt = "The capital of France is";
+    let params = SamplingParams {
+        logprobs: Some(0),
+        ..greedy(4)
+    };
+    let greedy = &llm.generate(&[prompt], &params).unwrap()[0].outputs[0];
+    let best = &llm
+        .beam_search(&[prompt], &BeamSearchParams::new(4, 4))
+        .unwrap()[0]
+        .sequences;
+    assert_eq!(best.len(), 4);
+    assert!(
+        best[0].text.contains("The capital of France is Paris"),
+        "{best:?}"
+    );
+    assert!(best[0].cumulative_logprob >= greedy.cumulative_logprob.unwrap() - 1e-6);
+    let distinct: HashSet<_> = best.iter().map(|sequence| &sequence.token_ids).collect();
+    assert_eq!(distinct.len(), best.len());
+}
+
+#[test]
+fn a_recording_replays_without_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("steps.jsonl");
+    let recording = engine(|config| config.record_steps = Some(path.clone()));
+    let streams: Vec<_> = crate::support::prompts()
+        .iter()
+        .map(|p| submit(&recording, p, &greedy(8)))
+        .collect();
+    streams.into_iter().for_each(|stream| drop(last(stream)));
+    drop(recording);
+    let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
+    let replay = vllm_scheduler::record::replay(file).unwrap();
+    assert_eq!(replay.difference, None);
+    assert!(replay.num_events > 20, "{replay:?}");
 }
