@@ -158,6 +158,7 @@ impl SamplingArgs {
                 .repetition_penalty
                 .or(defaults.repetition_penalty)
                 .unwrap_or(neutral.repetition_penalty),
+            max_tokens: self.max_tokens.or(neutral.max_tokens),
             min_tokens: self.min_tokens,
             seed: self.seed,
             n: self.n,
