@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
 use tokio::runtime::Runtime;
-use vllm_engine::AsyncLlm;
+use vllm_engine::{AsyncLlm, EngineClient};
 use vllm_server::{BoundSocket, ExitCause, Phase, Server, Shutdown};
 
 use crate::args::Args;
@@ -66,6 +66,12 @@ fn run(settings: Settings) -> Result<ExitCode, String> {
              model to serve a real one: vllm-serve facebook/opt-125m"
         );
     }
+    settings.server.validate().map_err(text)?;
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(
+        "vLLM server version {version}, serving model {}",
+        settings.engine.model
+    );
     let runtime = Runtime::new().map_err(|error| format!("cannot start threads: {error}"))?;
     let shutdown = Shutdown::new();
     let cause = runtime.block_on(async {
@@ -74,11 +80,23 @@ fn run(settings: Settings) -> Result<ExitCode, String> {
             .map_err(text)?;
         shutdown.on_signals().map_err(text)?;
         let engine_config = settings.engine;
+        let has_model_defaults = engine_config.generation_config == "auto"
+            && engine_config.override_generation_config.is_none();
         let loading = tokio::task::spawn_blocking(move || AsyncLlm::new(&engine_config));
         let engine = tokio::select! {
             loaded = loading => loaded.map_err(text)?.map_err(text)?,
             () = shutdown.reached(Phase::Stopping) => return Ok(ExitCause::Stopped),
         };
+        if let (true, Some(defaults)) = (
+            has_model_defaults,
+            engine.info().default_sampling.describe(),
+        ) {
+            tracing::warn!(
+                "Default vLLM sampling parameters have been overridden by the model's \
+                 `generation_config.json`: `{defaults}`. If this is not intended, please relaunch \
+                 vLLM instance with `--generation-config vllm`."
+            );
+        }
         let server = Server::new(&settings.server, Arc::new(engine), shutdown.clone());
         server.map_err(text)?.serve(socket).await.map_err(text)
     })?;

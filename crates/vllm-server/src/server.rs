@@ -16,7 +16,7 @@ use crate::listen::BoundSocket;
 use crate::metrics::log::PeriodicLog;
 use crate::router;
 use crate::shutdown::{Phase, Shutdown};
-use crate::state::{AppState, Shared};
+use crate::state::{self, AppState, Shared};
 use crate::tls;
 
 /// The target of start-up lines in the form that uvicorn made common; a subscriber prints them
@@ -37,6 +37,20 @@ pub enum ExitCause {
     Stopped,
     /// The engine died.
     EngineDead,
+}
+
+impl ServerConfig {
+    /// Tells what [`Server::new`] would refuse, so that it is known before a model is loaded.
+    ///
+    /// # Errors
+    /// A template that does not parse, a parser that does not exist, certificate files that cannot
+    /// be used.
+    pub fn validate(&self) -> Result<()> {
+        self.http.tls.as_ref().map(tls::acceptor).transpose()?;
+        state::chat_template(&self.api)?;
+        state::tool_parser(&self.api)?;
+        Ok(())
+    }
 }
 
 /// A service that is ready to accept connections.
@@ -98,6 +112,7 @@ impl Server {
         }
         let pid = std::process::id();
         tracing::info!(target: LIFECYCLE_TARGET, "Started server process [{pid}]");
+        tracing::info!(target: LIFECYCLE_TARGET, "Waiting for application startup.");
         let listener = socket.listen()?;
         tracing::info!(target: LIFECYCLE_TARGET, "Application startup complete.");
 

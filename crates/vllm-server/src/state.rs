@@ -48,14 +48,13 @@ impl AppState {
         if model_names.is_empty() {
             model_names.push(engine.info().name.clone());
         }
-        let chat_template = config.api.chat_template.as_deref().map(ChatTemplate::new);
-        let chat_template = chat_template.transpose().map_err(|error| {
-            Error::Config(format!(
-                "the template given with --chat-template is refused: {error}"
-            ))
-        })?;
+        let chat_template = chat_template(&config.api)?;
         let metrics = Metrics::new();
-        let tool_parser = tool_parser(&config.api, &metrics)?;
+        let tool_parser = tool_parser(&config.api)?.map(|parser| {
+            let request_type = RequestType::ChatCompletions;
+            let counted = CountedParser::new(parser, &metrics.tools, request_type);
+            Arc::new(counted) as Arc<dyn ToolParser>
+        });
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             system_fingerprint: system_fingerprint(&config.api.fingerprint, engine.as_ref()),
@@ -105,9 +104,23 @@ impl Drop for LoadGuard {
     }
 }
 
+/// The template that the command line chose.
+pub(crate) fn chat_template(api: &ApiConfig) -> Result<Option<ChatTemplate>> {
+    let template = api
+        .chat_template
+        .as_deref()
+        .map(ChatTemplate::new)
+        .transpose();
+    template.map_err(|error| {
+        Error::Config(format!(
+            "the template given with --chat-template is refused: {error}"
+        ))
+    })
+}
+
 /// The parser that the command line chose. Alone, without leave for automatic choice, it does not
 /// count.
-fn tool_parser(api: &ApiConfig, metrics: &Metrics) -> Result<Option<Arc<dyn ToolParser>>> {
+pub(crate) fn tool_parser(api: &ApiConfig) -> Result<Option<Arc<dyn ToolParser>>> {
     let Some(name) = &api.tool_call_parser else {
         return Ok(None);
     };
@@ -117,10 +130,7 @@ fn tool_parser(api: &ApiConfig, metrics: &Metrics) -> Result<Option<Arc<dyn Tool
             "--tool-call-parser {name} is not known; choose one of: {known}"
         ))
     })?;
-    let counted = CountedParser::new(parser, &metrics.tools, RequestType::ChatCompletions);
-    Ok(api
-        .enable_auto_tool_choice
-        .then(|| Arc::new(counted) as Arc<dyn ToolParser>))
+    Ok(api.enable_auto_tool_choice.then_some(parser))
 }
 
 /// Tells answers of differently configured servers apart.

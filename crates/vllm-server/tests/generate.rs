@@ -14,9 +14,9 @@ const TEXT: &str = "Hello there, world";
 
 fn chat(extra: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": "Hi"}], "temperature": 0});
-    body.as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
+    for (name, value) in extra.as_object().into_iter().flatten() {
+        body[name] = value.clone();
+    }
     body
 }
 

@@ -39,14 +39,22 @@ impl Metrics {
         }
     }
 
-    /// The whole page. `engine` is left out when its statistics are switched off.
-    pub(crate) fn page(&self, engine: Option<&dyn EngineClient>, model_name: &str) -> String {
+    /// The whole page. `engine` is left out when its statistics are switched off, and tool calls
+    /// where there is no parser.
+    pub(crate) fn page(
+        &self,
+        engine: Option<&dyn EngineClient>,
+        has_tool_parser: bool,
+        model_name: &str,
+    ) -> String {
         let mut page = Exposition::new(self.created);
         process::expose(&mut page);
         self.http.expose(&mut page);
         if let Some(engine) = engine {
             engine::expose(&mut page, engine.statistics(), engine.info(), model_name);
-            self.tools.expose(&mut page, model_name);
+            if has_tool_parser {
+                self.tools.expose(&mut page, model_name);
+            }
         }
         page.finish()
     }

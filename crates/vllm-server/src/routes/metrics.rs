@@ -16,6 +16,8 @@ pub(super) async fn metrics(State(state): State<Shared>) -> Response {
 /// The page as an answer.
 pub(crate) fn page(state: &AppState) -> Response {
     let engine = state.log.statistics.then(|| state.engine.as_ref());
-    let page = state.metrics.page(engine, state.model_name());
+    let page = state
+        .metrics
+        .page(engine, state.tool_parser.is_some(), state.model_name());
     reply::with_type(StatusCode::OK, CONTENT_TYPE, Body::from(page))
 }
