@@ -10,6 +10,7 @@ use futures::FutureExt;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use tower::ServiceExt;
+use vllm_openai::ErrorResponse;
 
 use crate::access::AccessLog;
 use crate::auth::ApiKeys;
@@ -75,7 +76,7 @@ impl Front {
         let mut response = match routed {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
-            Err(_panic) => reply::empty(StatusCode::INTERNAL_SERVER_ERROR),
+            Err(_panic) => reply::error(&ErrorResponse::internal()),
         };
         self.cors.decorate(origin, response.headers_mut());
         response
