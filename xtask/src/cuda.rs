@@ -81,6 +81,9 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         "cuda",
     ];
     let mut command = cargo(root, &arguments);
+    // With a target named, the linker arguments reach the programs but not the build scripts,
+    // which have to run on this machine.
+    command.args(["--target", &host_target()?]);
     for variable in [
         "CUDA_HOME",
         "CUDA_PATH",
@@ -97,6 +100,18 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     command.env("PATH", layout.search_path()?);
     command.env("RUSTFLAGS", layout.linker_arguments());
     run(&mut command)
+}
+
+/// The target that this machine's toolchain builds for by itself.
+fn host_target() -> Result<String> {
+    let output = Command::new("rustc")
+        .arg("-vV")
+        .output()
+        .map_err(|error| format!("cannot run rustc: {error}"))?;
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .find_map(|line| line.strip_prefix("host: ").map(str::to_owned))
+        .ok_or_else(|| "rustc does not name its host target".to_owned())
 }
 
 /// The folders below `.cuda/`.

@@ -1,13 +1,14 @@
 //! Developer chores, run as `cargo xtask CHORE`.
 //!
 //! Knows how the workspace is checked and how a CUDA toolkit is laid out. It must never know how the
-//! engine works: no crate of the workspace is a dependency of this program, and none of its
-//! dependencies reach a user's build.
+//! engine works: of the workspace's crates it depends only on the pure scheduler, whose recordings
+//! it replays, so that it builds in seconds.
 
 mod ci;
 mod cuda;
 mod process;
 mod python;
+mod replay;
 mod tally;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ Chores:
   ci              formatting, lints, Rust tests, doc tests and end-to-end tests
   e2e [ARGS]      only the end-to-end tests; ARGS go to pytest
   cuda-toolchain  fetch a CUDA toolkit into .cuda/ (no GPU and no installed toolkit needed)
+  replay FILE     run a recording of scheduling steps again and point at the first difference
   check-cuda      build the command lines with the `cuda` feature against .cuda/
 ";
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Some("e2e") => ci::end_to_end(&root, &arguments[1..]),
         Some("cuda-toolchain") => cuda::fetch_toolchain(&root),
         Some("check-cuda") => cuda::check(&root),
+        Some("replay") => replay::replay_file(&arguments[1..]),
         Some("help" | "--help" | "-h") => {
             eprint!("{HELP}");
             Ok(())
