@@ -1,5 +1,7 @@
 //! Jobs on the demo model.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::cell::Cell;
 use std::sync::Arc;
 

@@ -96,7 +96,7 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
         &kv_cache_spec(&model_config, dtype),
         weight_bytes,
         max_model_len,
-        available_memory_bytes(),
+        vllm_tensor::free_device_memory(&device).unwrap_or_else(available_memory_bytes),
     )?;
     Ok(Prepared {
         files,
@@ -151,7 +151,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         max_logprobs: config.max_logprobs,
         default_sampling,
         dtype: vllm_tensor::dtype_name(dtype).to_owned(),
-        device: device_name(&device),
+        device: vllm_tensor::device_name(&device),
         block_size: plan.block_size,
         num_blocks: plan.num_blocks,
         enable_prefix_caching: config.enable_prefix_caching,
@@ -295,9 +295,4 @@ fn kv_cache_spec(config: &ModelConfig, dtype: DType) -> KvCacheSpec {
         head_dim: config.head_dim,
         dtype,
     }
-}
-
-/// The kind of device, as `--device` spells it.
-fn device_name(device: &Device) -> String {
-    if device.is_cpu() { "cpu" } else { "cuda" }.to_owned()
 }

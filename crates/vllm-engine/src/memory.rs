@@ -122,7 +122,7 @@ fn kv_cache_space_from_env() -> Option<u64> {
         .trim()
         .parse()
         .ok()?;
-    (gib > 0).then(|| gib << 30)
+    (gib > 0).then_some(gib << 30)
 }
 
 fn meminfo_available() -> Option<u64> {

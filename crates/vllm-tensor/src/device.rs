@@ -1,4 +1,4 @@
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 
 use crate::{Error, Result};
 
@@ -25,6 +25,32 @@ fn cuda_device(name: &str, index: usize) -> Result<Device> {
         return Err(Error::CudaNotBuilt(name.to_owned()));
     }
     Device::new_cuda(index).map_err(|source| Error::CudaUnavailable { index, source })
+}
+
+/// The device as `--device` spells it: `cpu`, `cuda:N`.
+pub fn device_name(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu".to_owned(),
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+/// Free bytes of a GPU's own memory; `None` where the device shares the host's, and when the
+/// driver does not tell.
+#[cfg(feature = "cuda")]
+pub fn free_device_memory(device: &Device) -> Option<u64> {
+    let Device::Cuda(cuda) = device else {
+        return None;
+    };
+    let (free, _total) = cuda.cuda_stream().context().mem_get_info().ok()?;
+    u64::try_from(free).ok()
+}
+
+/// Free bytes of a GPU's own memory; always `None` in a build without GPUs.
+#[cfg(not(feature = "cuda"))]
+pub fn free_device_memory(_device: &Device) -> Option<u64> {
+    None
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ mod kv_cache;
 mod linear;
 mod metadata;
 mod norm;
+mod rotary;
 #[cfg(test)]
 mod test_support;
 
@@ -48,7 +49,7 @@ pub use activation::{Activation, softmax_last_dim};
 pub use attention::{AttentionOptions, paged_attention, write_kv};
 pub use candle_core::{DType, Device, Error as CandleError, Tensor};
 pub use cpu::{Isa, num_threads, set_num_threads};
-pub use device::select_device;
+pub use device::{device_name, free_device_memory, select_device};
 pub use dtype::{activation_dtype, dtype_name, parse_dtype, resolve_dtype};
 pub use embedding::Embedding;
 pub use error::{Error, Result};
@@ -56,3 +57,4 @@ pub use kv_cache::{KvCache, KvCacheSpec, LayerKvCache};
 pub use linear::Linear;
 pub use metadata::{AttentionMetadata, BatchSequence};
 pub use norm::{LayerNorm, RmsNorm};
+pub use rotary::{Rotary, RotaryAngles};

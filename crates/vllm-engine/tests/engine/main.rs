@@ -1,5 +1,7 @@
 //! The engine on the demo model: one program, since each links the whole engine.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod generation;
 mod invariance;
 mod published_opt;
