@@ -1,0 +1,20 @@
+//! Constraints on generated text, as a mask over the vocabulary at each step.
+#![forbid(unsafe_code)]
+
+mod compiler;
+mod error;
+mod grammar;
+mod json_schema;
+mod source;
+mod vocabulary;
+
+pub use compiler::GrammarCompiler;
+pub use error::{Error, Result};
+pub use grammar::Grammar;
+
+const _: () = {
+    const fn shared_between_threads<T: Send + Sync>() {}
+    const fn sent_to_a_thread<T: Send>() {}
+    shared_between_threads::<GrammarCompiler>();
+    sent_to_a_thread::<Grammar>();
+};
