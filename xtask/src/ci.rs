@@ -26,6 +26,8 @@ pub(crate) fn check_everything(root: &Path) -> Result<()> {
         "warnings",
     ];
     note(run(&mut cargo(root, &lints)));
+    let mut documentation = cargo(root, &["doc", "--workspace", "--no-deps"]);
+    note(run(documentation.env("RUSTDOCFLAGS", "-D warnings")));
     note(run_counted(&mut rust_tests(root), &mut tally));
     note(run_counted(
         &mut cargo(root, &["test", "--workspace", "--doc"]),
@@ -34,15 +36,15 @@ pub(crate) fn check_everything(root: &Path) -> Result<()> {
     note(build_programs(root).and_then(|()| run_counted(&mut pytest(root, &[])?, &mut tally)));
 
     let seconds = started.elapsed().as_secs_f64();
-    for failure in &failures {
-        eprintln!("FAILED: {failure}");
-    }
-    println(&format!("===== {tally} in {seconds:.2}s ====="));
+    let summary = format!("===== {tally} in {seconds:.2}s =====");
     if failures.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("{} checks failed", failures.len()))
+        print_result(&summary);
+        return Ok(());
     }
+    Err(format!(
+        "FAILED: {}\n{summary}",
+        failures.join("\nFAILED: ")
+    ))
 }
 
 /// Runs only the end-to-end tests, with `arguments` for pytest.
@@ -95,6 +97,6 @@ fn program_folder() -> Result<PathBuf> {
 }
 
 #[allow(clippy::print_stdout)]
-fn println(line: &str) {
+fn print_result(line: &str) {
     println!("{line}");
 }

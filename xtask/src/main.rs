@@ -18,7 +18,7 @@ const HELP: &str = "\
 Usage: cargo xtask CHORE
 
 Chores:
-  ci              formatting, lints, Rust tests, doc tests and end-to-end tests
+  ci              formatting, lints, documentation, Rust tests and end-to-end tests
   e2e [ARGS]      only the end-to-end tests; ARGS go to pytest
   cuda-toolchain  fetch a CUDA toolkit into .cuda/ (no GPU and no installed toolkit needed)
   replay FILE     run a recording of scheduling steps again and point at the first difference
