@@ -1,6 +1,7 @@
 """`vllm-offline` as a user sees it: standard output, standard error, exit code, files."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -145,6 +146,17 @@ def test_a_damaged_line_becomes_an_error_line_and_the_job_goes_on(tmp_path):
 )
 def test_a_bad_flag_is_refused_by_name(arguments, mention):
     failed(run_offline(*arguments), mention)
+
+
+def test_recorded_decisions_can_be_replayed(tmp_path):
+    steps = tmp_path / "steps.jsonl"
+    succeeded(run_offline("--record-steps", steps))
+    replay = [support.program("xtask"), "replay", str(steps)]
+    assert "no difference" in subprocess.run(replay, capture_output=True, text=True).stderr
+    text = steps.read_text(encoding="utf-8")
+    steps.write_text(text.replace('"num_tokens":1,', '"num_tokens":2,', 1), encoding="utf-8")
+    changed = subprocess.run(replay, capture_output=True, text=True)
+    assert changed.returncode == 1 and "num_tokens was 2 and is now 1" in changed.stderr
 
 
 def test_help_names_the_flags():
