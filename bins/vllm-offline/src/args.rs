@@ -42,6 +42,9 @@ pub(crate) struct EngineArgs {
     /// Branch, tag or commit on the hub
     #[arg(long)]
     revision: Option<String>,
+    /// Token for private and gated models; also HF_TOKEN
+    #[arg(long, value_name = "TOKEN")]
+    hf_token: Option<String>,
     /// Longest prompt and output together, in tokens [default: the model's own limit]
     #[arg(long, value_name = "TOKENS")]
     max_model_len: Option<usize>,
@@ -125,6 +128,7 @@ impl EngineArgs {
         config.dtype.clone_from(&self.dtype);
         config.tokenizer.clone_from(&self.tokenizer);
         config.revision.clone_from(&self.revision);
+        config.hf_token.clone_from(&self.hf_token);
         config.max_model_len = self.max_model_len;
         config.max_num_seqs = self.max_num_seqs;
         config.max_num_batched_tokens = self.max_num_batched_tokens;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use vllm_chat_template::ChatTemplate;
-use vllm_hub::{FileBytes, ModelFiles, ResolveOptions};
+use vllm_hub::{FileBytes, ModelFiles, ResolveOptions, Token};
 use vllm_models::{FileBuffer, Model, ModelConfig, WeightFiles, check_architecture, load_model};
 use vllm_sampling::DefaultSampling;
 use vllm_tensor::{DType, Device, KvCache, KvCacheSpec};
@@ -82,7 +82,11 @@ pub fn plan_memory(config: &EngineConfig) -> Result<MemoryPlan> {
 }
 
 fn prepare(config: &EngineConfig) -> Result<Prepared> {
-    let files = resolve(&config.model, config)?;
+    let options = ResolveOptions {
+        revision: config.revision.clone(),
+        ..hub_options(config)
+    };
+    let files = resolve(&config.model, &options)?;
     let model_config = read_model_config(&files)?;
     check_architecture(&model_config).map_err(Error::setup)?;
     let device = vllm_tensor::select_device(&config.device).map_err(Error::setup)?;
@@ -166,13 +170,22 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
     })
 }
 
-fn resolve(name: &str, config: &EngineConfig) -> Result<ModelFiles> {
+fn resolve(name: &str, options: &ResolveOptions) -> Result<ModelFiles> {
     if name == DEMO_MODEL && !std::path::Path::new(name).is_dir() {
         return Ok(ModelFiles::embedded(DEMO_MODEL, vllm_demo_model::FILES));
     }
+    vllm_hub::resolve(name, options).map_err(Error::setup)
+}
+
+fn hub_options(config: &EngineConfig) -> ResolveOptions {
     let mut options = ResolveOptions::from_env();
-    options.revision.clone_from(&config.revision);
-    vllm_hub::resolve(name, &options).map_err(Error::setup)
+    if let Some(token) = &config.hf_token {
+        options.token = Some(Token::new(token));
+    }
+    if let Some(folder) = &config.download_dir {
+        options.cache = Some(folder.clone());
+    }
+    options
 }
 
 fn read_model_config(files: &ModelFiles) -> Result<ModelConfig> {
@@ -187,7 +200,13 @@ fn read_model_config(files: &ModelFiles) -> Result<ModelConfig> {
 
 fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tokenizer> {
     let own_files = match &config.tokenizer {
-        Some(name) => Some(resolve(name, config)?),
+        Some(name) => {
+            let options = ResolveOptions {
+                without_weights: true,
+                ..hub_options(config)
+            };
+            Some(resolve(name, &options)?)
+        }
         None => None,
     };
     let files = own_files.as_ref().unwrap_or(model_files);

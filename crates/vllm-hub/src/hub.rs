@@ -7,7 +7,8 @@ use crate::download::write_error;
 use crate::http::{Client, Failure};
 use crate::name::ModelName;
 use crate::options::{HubKind, ResolveOptions};
-use crate::{Error, ProgressCallback, Result};
+use crate::select::Selection;
+use crate::{Error, ModelFiles, ProgressCallback, Result};
 
 /// One model on one hub, and where its files are kept.
 pub(crate) struct Request<'a> {
@@ -49,6 +50,33 @@ impl<'a> Request<'a> {
 
     pub(crate) fn variables(&self) -> VariableNames {
         variable_names(self.options.hub)
+    }
+
+    /// Which of a repository's files are to be fetched; a model without weights is an error.
+    pub(crate) fn select(&self, files: &[String]) -> Result<Selection> {
+        if self.options.without_weights {
+            return Ok(Selection::without_weights(files));
+        }
+        let selection = Selection::of(files);
+        if selection.weights.is_empty() {
+            return Err(Error::NoWeights {
+                model: self.model.to_string(),
+                available: files.join(", "),
+            });
+        }
+        Ok(selection)
+    }
+
+    /// Whether the folder at `snapshot` has what is asked for, so far as its file names tell.
+    pub(crate) fn is_complete(&self, snapshot: &Path) -> bool {
+        let Ok(files) = ModelFiles::folder(snapshot) else {
+            return false;
+        };
+        if self.options.without_weights {
+            !Selection::without_weights(files.list()).small.is_empty()
+        } else {
+            Selection::of(files.list()).is_complete()
+        }
     }
 
     /// What `failure` means for the user who asked for this model.

@@ -17,8 +17,7 @@ use crate::digest::{Digest, sha256};
 use crate::download::{Contents, RemoteFile, fetch, in_parallel, write_error};
 use crate::http::{Failure, percent_encode, percent_encode_path, text_header};
 use crate::hub::Request;
-use crate::select::Selection;
-use crate::{Error, ModelFiles, Result};
+use crate::{Error, Result};
 
 const DEFAULT_REVISION: &str = "main";
 
@@ -105,10 +104,7 @@ impl<'a> Repository<'a> {
         let commit = fs::read_to_string(self.folder.join("refs").join(self.revision));
         let commit = commit.unwrap_or_else(|_| self.revision.to_owned());
         let snapshot = self.snapshot_folder(commit.trim());
-        let files = ModelFiles::folder(&snapshot).ok()?;
-        Selection::of(files.list())
-            .is_complete()
-            .then_some(snapshot)
+        self.request.is_complete(&snapshot).then_some(snapshot)
     }
 
     fn list(&self) -> Result<Listing, Failure> {
@@ -134,13 +130,7 @@ impl<'a> Repository<'a> {
             .iter()
             .map(|sibling| sibling.rfilename.clone())
             .collect();
-        let selection = Selection::of(&names);
-        if selection.weights.is_empty() {
-            return Err(Error::NoWeights {
-                model: self.request.model.to_string(),
-                available: names.join(", "),
-            });
-        }
+        let selection = self.request.select(&names)?;
         let commit = &listing.sha;
         let files: Vec<&String> = selection.files().collect();
         in_parallel(&files, self.request.options.parallel_files, |file| {

@@ -17,8 +17,7 @@ use crate::digest::{Digest, sha256};
 use crate::download::{Contents, RemoteFile, fetch, in_parallel, write_error};
 use crate::http::{Failure, percent_encode};
 use crate::hub::Request;
-use crate::select::Selection;
-use crate::{Error, ModelFiles, Result};
+use crate::{Error, Result};
 
 const DEFAULT_REVISION: &str = "master";
 
@@ -101,10 +100,8 @@ struct Repository<'a> {
 
 impl Repository<'_> {
     fn cached(&self) -> Option<PathBuf> {
-        let files = ModelFiles::folder(&self.folder).ok()?;
-        Selection::of(files.list())
-            .is_complete()
-            .then(|| self.folder.clone())
+        let is_complete = self.request.is_complete(&self.folder);
+        is_complete.then(|| self.folder.clone())
     }
 
     fn list(&self) -> Result<Vec<Entry>, Failure> {
@@ -132,13 +129,7 @@ impl Repository<'_> {
             .iter()
             .filter(|entry| entry.kind.as_deref() != Some("tree"));
         let names: Vec<String> = files.map(|entry| entry.path.clone()).collect();
-        let selection = Selection::of(&names);
-        if selection.weights.is_empty() {
-            return Err(Error::NoWeights {
-                model: self.request.model.to_string(),
-                available: names.join(", "),
-            });
-        }
+        let selection = self.request.select(&names)?;
         let wanted: Vec<&Entry> = selection
             .files()
             .filter_map(|file| entries.iter().find(|entry| entry.path == *file))

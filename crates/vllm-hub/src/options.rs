@@ -61,6 +61,8 @@ pub struct ResolveOptions {
     pub cache: Option<PathBuf>,
     /// Use only what the cache has; ask no hub.
     pub offline: bool,
+    /// Leave the weights where they are; for a tokenizer that is not with its model.
+    pub without_weights: bool,
     /// How many files are fetched at the same time.
     pub parallel_files: usize,
     /// How often a request or a broken download is tried again without any progress.
@@ -80,6 +82,7 @@ impl Default for ResolveOptions {
             endpoint: HUGGING_FACE_ENDPOINT.to_owned(),
             cache: None,
             offline: false,
+            without_weights: false,
             parallel_files: 8,
             retries: 5,
             retry_delay: Duration::from_millis(500),

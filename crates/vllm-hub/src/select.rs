@@ -58,6 +58,14 @@ impl Selection {
         }
     }
 
+    /// Chooses as [`Selection::of`] does, without any weights.
+    pub(crate) fn without_weights(files: &[String]) -> Self {
+        Self {
+            weights: Vec::new(),
+            ..Self::of(files)
+        }
+    }
+
     /// Whether a model can be loaded from these files: it has a configuration and all its shards.
     pub(crate) fn is_complete(&self) -> bool {
         self.small.iter().any(|file| file == "config.json") && self.has_every_shard()

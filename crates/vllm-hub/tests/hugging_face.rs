@@ -55,6 +55,30 @@ fn snapshots_are_relative_links_to_blobs() {
 }
 
 #[test]
+fn without_weights_only_the_small_files_are_fetched() {
+    let hub = Hub::start(Faults::default());
+    let options = ResolveOptions {
+        without_weights: true,
+        ..hub.options()
+    };
+    let files = resolve(MODEL, &options).unwrap();
+    assert_eq!(files.list(), ["config.json", "tokenizer.json"]);
+    let offline = ResolveOptions {
+        offline: true,
+        ..options
+    };
+    assert!(resolve(MODEL, &offline).is_ok());
+    let with_weights = ResolveOptions {
+        without_weights: false,
+        ..offline
+    };
+    assert!(matches!(
+        resolve(MODEL, &with_weights),
+        Err(Error::Offline { .. })
+    ));
+}
+
+#[test]
 fn a_cached_model_costs_one_request() {
     let hub = Hub::start(Faults::default());
     hub.resolve().unwrap();
