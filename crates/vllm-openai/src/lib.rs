@@ -72,7 +72,10 @@
 //! ```
 //!
 //! Chat is the same with [`ChatCompletionRequest`], [`normalize_messages`] in front of the
-//! template, [`ChatCompletionResponse`] and [`ChatStream`].
+//! template, [`ChatCompletionResponse`] and [`ChatStream`]. [`MessagesRequest::to_chat`] makes a
+//! chat request of an Anthropic one, which [`MessagesResponse`] and [`MessagesStream`] answer.
+//! [`ResponsesRequest`] brings its messages, and a [`ResponseObject`] made from it and its sampling
+//! parameters is completed at once or by a [`ResponsesStream`].
 
 #![forbid(unsafe_code)]
 
@@ -85,8 +88,10 @@ mod error;
 mod ids;
 mod length;
 mod logprobs;
+mod messages;
 mod models;
 mod options;
+mod responses;
 mod sampling;
 mod scrub;
 mod sse;
@@ -110,8 +115,12 @@ pub use length::{
     LengthLimits, check_prompt_length, check_requested_tokens, check_text_length, check_truncation,
     effective_max_tokens, truncated_length,
 };
+pub use messages::{
+    CountTokensResponse, MessagesRequest, MessagesResponse, MessagesStream, push_messages_error,
+};
 pub use models::{ModelList, PROTOCOL_VERSION, Version, check_model};
 pub use options::{GenerationOptions, StreamOptions, TruncationSide};
+pub use responses::{ResponseObject, ResponsesRequest, ResponsesResult, ResponsesStream};
 pub use sampling::SamplingDefaults;
 pub use sse::{DONE, push_error};
 pub use structured::{ResponseFormat, combined_constraint};

@@ -8,11 +8,11 @@ use vllm_sampling::{DecodedLogprob, PositionLogprobs};
 /// What stands for minus infinity, which JSON cannot express.
 const IMPOSSIBLE: f64 = -9999.0;
 
-fn finite(logprob: f32) -> f64 {
+pub(crate) fn finite(logprob: f32) -> f64 {
     f64::from(logprob).max(IMPOSSIBLE)
 }
 
-fn token_text(entry: &DecodedLogprob, as_token_id: bool) -> String {
+pub(crate) fn token_text(entry: &DecodedLogprob, as_token_id: bool) -> String {
     match as_token_id {
         true => format!("token_id:{}", entry.token_id),
         false => entry.decoded_token.clone(),

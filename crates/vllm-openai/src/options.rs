@@ -133,6 +133,8 @@ pub struct GenerationOptions {
 pub(crate) struct EndpointDefaults {
     pub(crate) n_is_nullable: bool,
     pub(crate) add_special_tokens: bool,
+    /// What a request id that the server makes up begins with.
+    pub(crate) request_id_prefix: &'static str,
 }
 
 impl GenerationOptions {
@@ -222,7 +224,7 @@ impl GenerationOptions {
                 .map(|members| members.into_iter().collect()),
             watermarking: fields.nullable("watermarking", boolean),
         }
-        .with_request_id()
+        .with_request_id(defaults.request_id_prefix)
     }
 
     /// Refuses beam search, which this server does not offer.
@@ -240,9 +242,9 @@ impl GenerationOptions {
         ))
     }
 
-    fn with_request_id(mut self) -> Self {
+    fn with_request_id(mut self, prefix: &str) -> Self {
         if self.request_id.is_empty() {
-            self.request_id = random_id();
+            self.request_id = prefix.to_owned() + &random_id();
         }
         self
     }

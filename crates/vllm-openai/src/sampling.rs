@@ -6,6 +6,7 @@ use crate::chat::ChatCompletionRequest;
 use crate::completion::CompletionRequest;
 use crate::error::{ErrorResponse, Result};
 use crate::options::GenerationOptions;
+use crate::responses::ResponsesRequest;
 use crate::structured::combined_constraint;
 use crate::tools::{ToolChoice, tool_constraint};
 
@@ -79,6 +80,37 @@ impl ChatCompletionRequest {
         params.logprobs = wants_logprobs.then_some(self.top_logprobs);
         params.prompt_logprobs = self.prompt_logprobs();
         if keep_special_tokens && self.tools.is_some() && self.tool_choice == ToolChoice::Auto {
+            params.skip_special_tokens = false;
+        }
+        validated(params, constraint)
+    }
+}
+
+impl ResponsesRequest {
+    /// Sampling parameters, normalised and validated; see
+    /// [`ChatCompletionRequest::sampling_params`].
+    ///
+    /// # Errors
+    /// 400 for values out of range.
+    pub fn sampling_params(
+        &self,
+        max_tokens: i64,
+        defaults: &SamplingDefaults,
+        vocab_size: usize,
+        keep_special_tokens: bool,
+    ) -> Result<SamplingParams> {
+        let asked = self.options.structured_outputs.as_ref();
+        let format = self.text_format.as_ref();
+        if asked.is_some() && format.is_some() {
+            return Err(ErrorResponse::bad_request(
+                "Cannot specify both structured_outputs and text.format",
+            ));
+        }
+        let asked = combined_constraint(asked, format)?;
+        let constraint = tool_constraint(&self.tool_choice, &self.functions).or(asked);
+        let mut params = base_params(&self.options, max_tokens, defaults, vocab_size)?;
+        params.logprobs = self.include_logprobs.then_some(self.top_logprobs);
+        if keep_special_tokens && self.tool_choice == ToolChoice::Auto {
             params.skip_special_tokens = false;
         }
         validated(params, constraint)

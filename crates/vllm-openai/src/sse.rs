@@ -7,6 +7,14 @@ use crate::error::ErrorResponse;
 /// The frame that ends a stream.
 pub const DONE: &str = "data: [DONE]\n\n";
 
+/// Appends one frame with compact JSON that names its event.
+pub(crate) fn push_event(frames: &mut Vec<u8>, event: &str, data: &impl Serialize) {
+    frames.extend_from_slice(b"event: ");
+    frames.extend_from_slice(event.as_bytes());
+    frames.push(b'\n');
+    push_frame(frames, data);
+}
+
 /// Appends one frame with compact JSON.
 pub(crate) fn push_frame(frames: &mut Vec<u8>, chunk: &impl Serialize) {
     frames.extend_from_slice(b"data: ");

@@ -6,11 +6,10 @@ use serde_json::{Map, Value as Json};
 use crate::body::parse_any_body;
 use crate::chat::{
     RequestPolicy, check_generation_prompt, check_media_kwargs, check_template_kwargs,
-    decode_messages, decode_tools, merge_template_kwargs,
+    decode_media_io_kwargs, decode_messages, decode_tools, merge_template_kwargs,
 };
 use crate::decode::{
-    Dict, Fields, SchemaError, Scope, boolean, dict, dict_of, integer_between, list_of, model,
-    string,
+    Dict, Fields, SchemaError, Scope, boolean, dict, integer_between, list_of, model, string,
 };
 use crate::error::{ErrorResponse, Result};
 
@@ -120,14 +119,7 @@ impl TokenizeRequest {
             chat_template: fields.nullable("chat_template", string),
             chat_template_kwargs: fields.nullable("chat_template_kwargs", dict),
             tools: fields.nullable("tools", decode_tools),
-            media_io_kwargs: fields
-                .nullable("media_io_kwargs", dict_of(dict))
-                .map(|kinds| {
-                    kinds
-                        .into_iter()
-                        .map(|(k, v)| (k, Json::Object(v)))
-                        .collect()
-                }),
+            media_io_kwargs: fields.nullable("media_io_kwargs", decode_media_io_kwargs),
             mm_processor_kwargs: fields.nullable("mm_processor_kwargs", dict),
         };
         let request = Self {

@@ -12,6 +12,8 @@ pub use response::{ChatCompletionResponse, ChatResult};
 pub use stream::ChatStream;
 
 pub(crate) use request::{
-    check_generation_prompt, check_media_kwargs, check_template_kwargs, merge_template_kwargs,
+    REASONING_EFFORTS, check_generation_prompt, check_media_kwargs, check_template_kwargs,
+    decode_media_io_kwargs, merge_template_kwargs, template_kwargs,
 };
-pub(crate) use schema::{decode_messages, decode_tools};
+pub(crate) use response::reports_tool_calls;
+pub(crate) use schema::{decode_function, decode_messages, decode_tools};

@@ -82,7 +82,8 @@ const FIELD_ORDER: &[&str] = &[
     "vllm_xargs",
 ];
 
-const REASONING_EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+pub(crate) const REASONING_EFFORTS: &[&str] =
+    &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 /// `POST /v1/chat/completions`.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,6 +172,7 @@ impl ChatCompletionRequest {
         let defaults = EndpointDefaults {
             n_is_nullable: true,
             add_special_tokens: false,
+            request_id_prefix: "",
         };
         let options = GenerationOptions::decode(&mut fields, defaults);
         let messages = fields.required("messages", decode_messages);
@@ -201,14 +203,7 @@ impl ChatCompletionRequest {
             documents: fields.nullable("documents", list_of(document)),
             chat_template: fields.nullable("chat_template", string),
             chat_template_kwargs: fields.nullable("chat_template_kwargs", dict),
-            media_io_kwargs: fields
-                .nullable("media_io_kwargs", dict_of(dict))
-                .map(|kinds| {
-                    kinds
-                        .into_iter()
-                        .map(|(k, v)| (k, Json::Object(v)))
-                        .collect()
-                }),
+            media_io_kwargs: fields.nullable("media_io_kwargs", decode_media_io_kwargs),
             mm_processor_kwargs: fields.nullable("mm_processor_kwargs", dict),
             return_prompt_text: fields
                 .nullable("return_prompt_text", boolean)
@@ -295,15 +290,25 @@ impl ChatCompletionRequest {
     /// follows from other fields. Nulls never override.
     pub fn template_kwargs(&self, server_defaults: &Map<String, Json>) -> Map<String, Json> {
         let own = self.chat_template_kwargs.as_ref();
-        let mut merged = merge_template_kwargs(server_defaults, own);
-        if let Some(effort) = self.reasoning_effort {
-            merged.insert("reasoning_effort".to_owned(), effort.into());
-            if own.is_none_or(|kwargs| !kwargs.contains_key("enable_thinking")) {
-                merged.insert("enable_thinking".to_owned(), (effort != "none").into());
-            }
-        }
-        merged
+        template_kwargs(server_defaults, own, self.reasoning_effort)
     }
+}
+
+/// The server's template variables overlaid with the request's and with what follows from the
+/// effort on reasoning.
+pub(crate) fn template_kwargs(
+    server_defaults: &Map<String, Json>,
+    own: Option<&Map<String, Json>>,
+    reasoning_effort: Option<&str>,
+) -> Map<String, Json> {
+    let mut merged = merge_template_kwargs(server_defaults, own);
+    if let Some(effort) = reasoning_effort {
+        merged.insert("reasoning_effort".to_owned(), effort.into());
+        if own.is_none_or(|kwargs| !kwargs.contains_key("enable_thinking")) {
+            merged.insert("enable_thinking".to_owned(), (effort != "none").into());
+        }
+    }
+    merged
 }
 
 /// The server's template variables overlaid with the request's non-null ones.
@@ -392,6 +397,19 @@ fn check_chat_logprobs(body: &Dict) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// An object of objects, by kind of media.
+pub(crate) fn decode_media_io_kwargs(
+    value: &Value,
+    scope: &mut Scope,
+) -> Option<Map<String, Json>> {
+    let kinds = dict_of(dict)(value, scope)?.into_iter();
+    Some(
+        kinds
+            .map(|(kind, options)| (kind, Json::Object(options)))
+            .collect(),
+    )
 }
 
 /// An object whose values are strings.

@@ -8,7 +8,7 @@ use crate::context::{ResponseContext, WireStopReason, check_not_failed};
 use crate::error::Result;
 use crate::ids::tool_call_id;
 use crate::logprobs::{ChatLogprobs, PromptLogprobs};
-use crate::tools::{ActiveParser, Extracted, ToolCall, ToolChoice, ToolParser};
+use crate::tools::{ToolCall, ToolChoice, ToolParser, extract};
 use crate::usage::Usage;
 
 /// What came of the conversation: its tokens and its choices in whole.
@@ -139,10 +139,12 @@ fn choice(
     parser: Option<&dyn ToolParser>,
     output: &CompletionOutput,
 ) -> Choice {
-    let mut extracted = extract(request, parser, &output.text);
-    if !request.parallel_tool_calls {
-        extracted.calls.truncate(1);
-    }
+    let extracted = extract(
+        &request.tool_choice,
+        parser,
+        request.parallel_tool_calls,
+        &output.text,
+    );
     let finish_reason = output.finish_reason.map(|reason| {
         match reports_tool_calls(&request.tool_choice, &extracted.calls, reason) {
             true => "tool_calls",
@@ -193,23 +195,13 @@ impl From<ToolCall> for WireToolCall {
     }
 }
 
-fn extract(
-    request: &ChatCompletionRequest,
-    parser: Option<&dyn ToolParser>,
-    text: &str,
-) -> Extracted {
-    match ActiveParser::new(&request.tool_choice, parser) {
-        Some(parser) => parser.as_ref().extract(text),
-        None => Extracted {
-            content: Some(text.to_owned()),
-            calls: Vec::new(),
-        },
-    }
-}
-
 /// Whether a finished choice ends with `tool_calls`: with automatic choice whenever a call was
 /// found, with a demanded call only when the model was not cut off, with a named one never.
-fn reports_tool_calls(choice: &ToolChoice, calls: &[ToolCall], reason: FinishReason) -> bool {
+pub(crate) fn reports_tool_calls(
+    choice: &ToolChoice,
+    calls: &[ToolCall],
+    reason: FinishReason,
+) -> bool {
     match choice {
         ToolChoice::Auto => !calls.is_empty(),
         ToolChoice::Required => !calls.is_empty() && reason == FinishReason::Stop,

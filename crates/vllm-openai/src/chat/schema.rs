@@ -245,7 +245,8 @@ fn decode_tool(value: &Value, scope: &mut Scope) -> Option<Json> {
     Some(Json::Object(tool))
 }
 
-fn decode_function(value: &Value, scope: &mut Scope) -> Option<Map<String, Json>> {
+/// Decodes the description of one function; the members may stand beside others.
+pub(crate) fn decode_function(value: &Value, scope: &mut Scope) -> Option<Map<String, Json>> {
     let members = model(value, scope)?;
     let mut fields = Fields::new(members, scope);
     let name = fields.required("name", string);

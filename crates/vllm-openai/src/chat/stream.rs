@@ -264,12 +264,7 @@ impl ChatStream {
         if let Some(tools) = &mut state.tools {
             tools.push(&output.text, is_last, &mut deltas);
             if !self.request.parallel_tool_calls {
-                deltas.retain(|delta| match delta {
-                    ToolDelta::Content(_) => true,
-                    ToolDelta::Call { index, .. } | ToolDelta::Arguments { index, .. } => {
-                        *index == 0
-                    }
-                });
+                deltas.retain(ToolDelta::is_of_first_call);
             }
             state.sent_calls |= deltas
                 .iter()

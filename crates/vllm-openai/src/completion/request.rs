@@ -131,6 +131,7 @@ impl CompletionRequest {
         let defaults = EndpointDefaults {
             n_is_nullable: false,
             add_special_tokens: true,
+            request_id_prefix: "",
         };
         let options = GenerationOptions::decode(&mut fields, defaults);
         let prompts = fields

@@ -1,6 +1,7 @@
 //! Reading the members of an object and keeping the errors in schema order.
 
 use super::errors::SchemaError;
+use super::python::string_repr;
 use super::value::{Dict, Value};
 
 /// Where in the body a value stands, and the errors found so far.
@@ -35,6 +36,14 @@ impl Scope {
         input: &Value,
     ) -> Option<T> {
         self.push(SchemaError::new(kind, self.loc(), message, input))
+    }
+
+    /// Records that a check beyond types refused `input`, and returns `None`.
+    pub fn refuse<T>(&mut self, message: &str, input: &Value) -> Option<T> {
+        let printed = format!("ValueError({})", string_repr(message));
+        let message = format!("Value error, {message}");
+        let error = SchemaError::new("value_error", self.loc(), message, input);
+        self.push(error.with_context("error", printed))
     }
 
     /// Records a ready error and returns `None`.
@@ -103,12 +112,32 @@ impl Scope {
 pub struct Fields<'a> {
     members: &'a Dict,
     scope: &'a mut Scope,
+    /// The members that the schema has, when the reader asks for more than those.
+    known: Option<&'static [&'static str]>,
 }
 
 impl<'a> Fields<'a> {
     /// Reads `members`, which stand at the scope's present place.
     pub fn new(members: &'a Dict, scope: &'a mut Scope) -> Self {
-        Self { members, scope }
+        Self {
+            members,
+            scope,
+            known: None,
+        }
+    }
+
+    /// Treats members other than `names` as absent, for a schema that has only some of the fields
+    /// that a shared reader looks for.
+    pub fn only(mut self, names: &'static [&'static str]) -> Self {
+        self.known = Some(names);
+        self
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        match self.known {
+            Some(known) if !known.contains(&name) => None,
+            _ => self.members.get(name),
+        }
     }
 
     /// A member that may be missing or null.
@@ -117,7 +146,7 @@ impl<'a> Fields<'a> {
         name: &str,
         decode: impl FnOnce(&Value, &mut Scope) -> Option<T>,
     ) -> Option<T> {
-        match self.members.get(name) {
+        match self.get(name) {
             None | Some(Value::Null) => None,
             Some(value) => self.scope.at(name, |scope| decode(value, scope)),
         }
@@ -130,7 +159,7 @@ impl<'a> Fields<'a> {
         default: T,
         decode: impl FnOnce(&Value, &mut Scope) -> Option<T>,
     ) -> T {
-        match self.members.get(name) {
+        match self.get(name) {
             None => default,
             Some(value) => self
                 .scope
@@ -145,7 +174,7 @@ impl<'a> Fields<'a> {
         name: &str,
         decode: impl FnOnce(&Value, &mut Scope) -> Option<T>,
     ) -> Option<T> {
-        match self.members.get(name) {
+        match self.get(name) {
             Some(value) => self.scope.at(name, |scope| decode(value, scope)),
             None => {
                 let whole = Value::Dict(self.members.clone());

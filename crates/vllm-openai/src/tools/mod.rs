@@ -4,6 +4,7 @@ mod choice;
 mod forced;
 mod hermes;
 mod scanner;
+mod split;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ pub(crate) use choice::check_tool_fields;
 pub(crate) use forced::ActiveParser;
 pub use forced::{NamedParser, RequiredParser, tool_constraint};
 pub use hermes::HermesParser;
+pub(crate) use split::{DeltaSplitter, extract};
 
 /// One call found in a finished text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,24 @@ pub enum ToolDelta {
         /// JSON text that continues what was sent before.
         text: String,
     },
+}
+
+impl ToolDelta {
+    /// Whether it has nothing to tell.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            ToolDelta::Content(text) | ToolDelta::Arguments { text, .. } => text.is_empty(),
+            ToolDelta::Call { .. } => false,
+        }
+    }
+
+    /// Whether it remains when only one call is wanted.
+    pub(crate) fn is_of_first_call(&self) -> bool {
+        match self {
+            ToolDelta::Content(_) => true,
+            ToolDelta::Call { index, .. } | ToolDelta::Arguments { index, .. } => *index == 0,
+        }
+    }
 }
 
 /// Finds the calls in what one family of models writes. One parser serves all requests.
