@@ -1,10 +1,11 @@
 //! From a request to scheduler sequences: every check that needs the model or its tokenizer.
 
 use vllm_sampling::{
-    ModelLimits, SamplerContext, SamplingParams, SequenceSampler, bad_word_token_ids,
-    validate_bad_words,
+    ModelLimits, SamplerContext, SamplingParams, SequenceSampler, StructuredOutputs,
+    bad_word_token_ids, validate_bad_words,
 };
 use vllm_scheduler::{NewRequest, RequestId};
+use vllm_structured_output::{Grammar, GrammarCompiler};
 use vllm_tokenizer::Tokenizer;
 
 use crate::client::{GenerationRequest, ModelInfo};
@@ -49,16 +50,30 @@ pub(crate) fn effective_stop_ids(
     }
 }
 
-/// Checks the request and makes one sequence per sample, with ids from `first_id` on.
-/// Normalises the request's parameters in place and fills in `max_tokens`.
+/// What turns requests into sequences of one engine.
+pub(crate) struct Admission<'a> {
+    pub(crate) info: &'a ModelInfo,
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) stop_ids: &'a StopIds,
+    /// Id of the first sample; the others follow.
+    pub(crate) first_id: RequestId,
+    pub(crate) engine_seed: u64,
+}
+
+/// Checks the request and makes one sequence per sample. Normalises the request's parameters in
+/// place and fills in `max_tokens`. `compile` is asked only for constrained requests.
 pub(crate) fn admit(
     request: &mut GenerationRequest,
-    info: &ModelInfo,
-    tokenizer: &Tokenizer,
-    stop_ids: &StopIds,
-    first_id: RequestId,
-    engine_seed: u64,
+    admission: &Admission<'_>,
+    compile: impl FnOnce(&StructuredOutputs) -> Result<Grammar>,
 ) -> Result<Vec<SequenceSubmission>> {
+    let Admission {
+        info,
+        tokenizer,
+        stop_ids,
+        first_id,
+        engine_seed,
+    } = *admission;
     let params = &mut request.params;
     params.normalize_and_validate().map_err(invalid)?;
     let limits = ModelLimits {
@@ -70,6 +85,13 @@ pub(crate) fn admit(
     let room = info.max_model_len - request.prompt_token_ids.len();
     let max_tokens = count(*params.max_tokens.get_or_insert(room as i64));
     let bad_words_token_ids = banned_sequences(&params.bad_words, info, tokenizer)?;
+
+    let grammar = request
+        .params
+        .structured_outputs
+        .as_ref()
+        .map(compile)
+        .transpose()?;
 
     let params = &request.params;
     let prompt = &request.prompt_token_ids;
@@ -107,6 +129,7 @@ pub(crate) fn admit(
                 skip_reading_prefix_cache: params.skip_reading_prefix_cache.unwrap_or(false),
             },
             sampler,
+            grammar: grammar.clone(),
             prompt_logprobs: prompt_logprobs_of(params, index),
         }
     });
@@ -116,6 +139,20 @@ pub(crate) fn admit(
 /// A validated count; the wire's negative numbers have been refused by then.
 pub(crate) fn count(value: i64) -> usize {
     usize::try_from(value).unwrap_or(0)
+}
+
+/// Compiles a request's constraint.
+///
+/// # Errors
+/// A sentence for the client about what is wrong with the constraint.
+pub(crate) fn compile_grammar(
+    compiler: &GrammarCompiler,
+    params: &StructuredOutputs,
+) -> Result<Grammar> {
+    compiler.compile(params).map_err(|error| match error {
+        vllm_structured_output::Error::Parameters(error) => invalid(error),
+        other => Error::invalid(other.to_string()),
+    })
 }
 
 fn invalid(error: vllm_sampling::Error) -> Error {

@@ -10,9 +10,10 @@ use futures::StreamExt;
 use futures::channel::mpsc::unbounded;
 use vllm_chat_template::ChatTemplate;
 use vllm_scheduler::{Scheduler, SchedulerConfig};
+use vllm_structured_output::GrammarCompiler;
 use vllm_tokenizer::Tokenizer;
 
-use crate::admission::{admit, count, effective_stop_ids};
+use crate::admission::{Admission, admit, compile_grammar, count, effective_stop_ids};
 use crate::client::{EngineClient, GenerationRequest, ModelInfo};
 use crate::config::EngineConfig;
 use crate::core::EngineCore;
@@ -31,6 +32,8 @@ pub struct AsyncLlm {
     max_num_queued_reqs: Option<usize>,
     tokenizer: Arc<Tokenizer>,
     templates: ChatTemplates,
+    /// Built for the first constrained request.
+    grammars: OnceLock<Result<GrammarCompiler>>,
     statistics: Arc<Statistics>,
     commands: Sender<Command>,
     next_id: AtomicU64,
@@ -73,12 +76,28 @@ impl AsyncLlm {
             max_num_queued_reqs: config.max_num_queued_reqs,
             tokenizer,
             templates,
+            grammars: OnceLock::new(),
             statistics,
             commands,
             next_id: AtomicU64::new(0),
             exit_cause,
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    fn grammar_compiler(&self) -> Result<&GrammarCompiler> {
+        let compiler = self.grammars.get_or_init(|| {
+            let further = self.info.default_sampling.eos_token_ids.iter().copied();
+            let eos: Vec<u32> = self
+                .tokenizer
+                .eos_token_id()
+                .into_iter()
+                .chain(further)
+                .collect();
+            GrammarCompiler::new(&self.tokenizer, self.info.vocab_size, &eos)
+                .map_err(|error| Error::invalid(error.to_string()))
+        });
+        compiler.as_ref().map_err(Error::clone)
     }
 
     fn dead(&self) -> Error {
@@ -107,14 +126,16 @@ impl EngineClient for AsyncLlm {
         let first_id = self
             .next_id
             .fetch_add(count(request.params.n.max(1)) as u64, Relaxed);
-        let sequences = admit(
-            &mut request,
-            &self.info,
-            &self.tokenizer,
-            &stop_ids,
+        let admission = Admission {
+            info: &self.info,
+            tokenizer: &self.tokenizer,
+            stop_ids: &stop_ids,
             first_id,
-            self.seed,
-        )?;
+            engine_seed: self.seed,
+        };
+        let sequences = admit(&mut request, &admission, |constraint| {
+            compile_grammar(self.grammar_compiler()?, constraint)
+        })?;
         let ids = sequences
             .iter()
             .map(|sequence| sequence.request.id)

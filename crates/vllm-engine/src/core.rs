@@ -9,6 +9,7 @@ use vllm_sampling::{
     SampledToken, SamplerScratch, SequenceSampler, TokenLogprobs, prompt_token_logprobs,
 };
 use vllm_scheduler::{RequestId, Sampled, Scheduler, SequenceUpdate, StepPlan};
+use vllm_structured_output::Grammar;
 
 use crate::error::Error;
 use crate::event::{EngineEvent, FirstEvent, SampleEvent};
@@ -22,12 +23,38 @@ struct Sequence {
     /// Which sample of its request it is.
     index: usize,
     sampler: SequenceSampler,
+    grammar: Option<Grammar>,
     events: UnboundedSender<EngineEvent>,
     prompt_logprobs: Option<i64>,
     collected_prompt_logprobs: Vec<TokenLogprobs>,
     num_prompt_tokens: usize,
     first_scheduled: Option<Instant>,
     has_reported: bool,
+}
+
+impl Sequence {
+    /// Draws the next token, as far as the sequence's constraint allows, and moves it on.
+    fn draw(
+        &mut self,
+        logits: &mut [f32],
+        output: &[u32],
+        mask: &mut Vec<u32>,
+        scratch: &mut SamplerScratch,
+    ) -> Result<SampledToken, String> {
+        let Some(grammar) = &mut self.grammar else {
+            let token = self.sampler.sample(logits, output, None, scratch);
+            return token.map_err(|error| error.to_string());
+        };
+        grammar.fill_mask(mask).map_err(|error| error.to_string())?;
+        let token = self
+            .sampler
+            .sample(logits, output, Some(mask.as_slice()), scratch);
+        let token = token.map_err(|error| error.to_string())?;
+        grammar
+            .accept(token.token_id)
+            .map_err(|error| error.to_string())?;
+        Ok(token)
+    }
 }
 
 /// Scheduler, model and samplers; lives on the engine thread.
@@ -42,6 +69,7 @@ pub(crate) struct EngineCore {
     tokens: HashMap<RequestId, SampledToken>,
     updates: Vec<SequenceUpdate>,
     scratch: SamplerScratch,
+    mask: Vec<u32>,
 }
 
 impl EngineCore {
@@ -62,6 +90,7 @@ impl EngineCore {
             tokens: HashMap::new(),
             updates: Vec::new(),
             scratch: SamplerScratch::default(),
+            mask: Vec::new(),
         }
     }
 
@@ -92,6 +121,7 @@ impl EngineCore {
                 Sequence {
                     index,
                     sampler: submitted.sampler,
+                    grammar: submitted.grammar,
                     events: events.clone(),
                     prompt_logprobs: submitted.prompt_logprobs,
                     collected_prompt_logprobs: Vec::new(),
@@ -223,10 +253,7 @@ impl EngineCore {
             match row.purpose {
                 RowPurpose::Sample => {
                     let output = &token_ids[sequence.num_prompt_tokens..];
-                    let result = sequence
-                        .sampler
-                        .sample(logits, output, None, &mut self.scratch);
-                    match result {
+                    match sequence.draw(logits, output, &mut self.mask, &mut self.scratch) {
                         Ok(token) => {
                             self.sampled.push((id, Sampled::Token(token.token_id)));
                             self.tokens.insert(id, token);

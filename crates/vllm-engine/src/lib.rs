@@ -42,6 +42,6 @@ pub use statistics::Statistics;
 pub use stream::RequestStream;
 pub use vllm_sampling::{
     BeamSearchParams, CompletionOutput, DecodedLogprob, DefaultSampling, FinishReason, OutputKind,
-    PositionLogprobs, SamplingParams, StopReason,
+    PositionLogprobs, SamplingParams, StopReason, StructuredOutputs,
 };
 pub use vllm_scheduler::Policy;

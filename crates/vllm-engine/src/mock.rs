@@ -13,7 +13,7 @@ use vllm_sampling::{DefaultSampling, SampledToken};
 use vllm_scheduler::FinishCause;
 use vllm_tokenizer::{Tokenizer, TokenizerFiles};
 
-use crate::admission::{admit, count, effective_stop_ids};
+use crate::admission::{Admission, admit, count, effective_stop_ids};
 use crate::client::{EngineClient, GenerationRequest, ModelInfo};
 use crate::error::{Error, Result};
 use crate::event::{EngineEvent, FirstEvent, SampleEvent};
@@ -110,7 +110,18 @@ impl EngineClient for MockEngine {
             return Err(Error::Dead("it was killed".to_owned()));
         }
         let stop_ids = effective_stop_ids(&request.params, &self.info, &self.tokenizer);
-        let sequences = admit(&mut request, &self.info, &self.tokenizer, &stop_ids, 0, 0)?;
+        let admission = Admission {
+            info: &self.info,
+            tokenizer: &self.tokenizer,
+            stop_ids: &stop_ids,
+            first_id: 0,
+            engine_seed: 0,
+        };
+        let sequences = admit(&mut request, &admission, |_| {
+            Err(Error::invalid(
+                "a mock engine cannot follow structured outputs",
+            ))
+        })?;
         let max_tokens = request.params.max_tokens.map_or(1, count);
         let events: Pin<Box<dyn Stream<Item = EngineEvent> + Send>> = if self.stalls {
             Box::pin(futures::stream::pending())

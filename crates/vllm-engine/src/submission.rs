@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use futures::channel::mpsc::UnboundedSender;
 use vllm_sampling::{SamplingParams, SequenceSampler};
 use vllm_scheduler::{NewRequest, RequestId};
+use vllm_structured_output::Grammar;
 
 use crate::event::EngineEvent;
 use crate::stream::Abort;
@@ -31,6 +32,8 @@ pub(crate) struct Submission {
 pub(crate) struct SequenceSubmission {
     pub(crate) request: NewRequest,
     pub(crate) sampler: SequenceSampler,
+    /// What the output must look like, at its beginning.
+    pub(crate) grammar: Option<Grammar>,
     /// `prompt_logprobs` of the request; only its first sample reports them.
     pub(crate) prompt_logprobs: Option<i64>,
 }

@@ -85,6 +85,7 @@ fn submit(core: &mut EngineCore, id: RequestId, prompt: &[u32]) -> UnboundedRece
     let sequence = SequenceSubmission {
         request: NewRequest::new(id, prompt.to_vec(), 4),
         sampler: SequenceSampler::new(&params, context),
+        grammar: None,
         prompt_logprobs: None,
     };
     core.add(Submission {

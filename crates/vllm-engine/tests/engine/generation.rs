@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use vllm_engine::{
     BeamSearchParams, EngineClient, EngineConfig, Error, FinishReason, GenerationRequest, Llm,
-    OutputKind, SamplingParams, StopReason,
+    OutputKind, SamplingParams, StopReason, StructuredOutputs,
 };
 
 #[test]
@@ -332,4 +332,67 @@ fn a_recording_replays_without_a_model() {
     let replay = vllm_scheduler::record::replay(file).unwrap();
     assert_eq!(replay.difference, None);
     assert!(replay.num_events > 20, "{replay:?}");
+}
+
+#[test]
+fn a_constrained_output_follows_its_constraint_beside_free_ones() {
+    let engine = engine(|_| {});
+    let constrain = |structured: StructuredOutputs| SamplingParams {
+        structured_outputs: Some(structured),
+        ..greedy(60)
+    };
+    let choices = vec!["Oslo".to_owned(), "Rome".to_owned()];
+    let choice = constrain(StructuredOutputs {
+        choice: Some(choices),
+        ..Default::default()
+    });
+    let regex = constrain(StructuredOutputs {
+        regex: Some("[0-9]{3}-[0-9]{2}".to_owned()),
+        ..Default::default()
+    });
+    let schema = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":8},
+        "age":{"type":"integer","maximum":99}},"required":["name","age"],
+        "additionalProperties":false}"#;
+    let json = constrain(StructuredOutputs {
+        json: Some(schema.into()),
+        // A small model would otherwise go on with blank lines.
+        disable_any_whitespace: true,
+        ..Default::default()
+    });
+    let streams = [
+        submit(&engine, "The capital of Italy is", &choice),
+        submit(&engine, "Call me:", &regex),
+        submit(&engine, "Give me JSON for Bob.", &json),
+        submit(&engine, "The capital of France is", &greedy(3)),
+    ];
+    let outputs = streams.map(|stream| last(stream).outputs.remove(0));
+    let [choice, regex, json, free] = outputs;
+    assert!(
+        ["Oslo", "Rome"].contains(&choice.text.as_str()),
+        "{choice:?}"
+    );
+    let digits: Vec<&str> = regex.text.split('-').collect();
+    assert!(
+        matches!(digits[..], [a, b] if a.len() == 3 && b.len() == 2),
+        "{regex:?}"
+    );
+    let value: serde_json::Value = serde_json::from_str(&json.text).unwrap();
+    assert!(
+        value["name"].is_string() && value["age"].is_i64(),
+        "{value}"
+    );
+    assert!(free.text.starts_with(" Paris"));
+    for output in [choice, regex, json] {
+        assert_eq!(output.finish_reason, Some(FinishReason::Stop));
+    }
+
+    let bad = constrain(StructuredOutputs {
+        regex: Some("[".into()),
+        ..Default::default()
+    });
+    let refused = engine
+        .generate(GenerationRequest::new("r", vec![2], bad))
+        .err()
+        .unwrap();
+    assert!(matches!(refused, Error::InvalidRequest { .. }), "{refused}");
 }
