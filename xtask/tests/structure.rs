@@ -69,6 +69,21 @@ fn every_crate_says_what_it_must_never_know() {
 }
 
 #[test]
+fn the_map_of_the_crates_is_complete() {
+    let map = read(&workspace_root().join("docs/architecture.md"));
+    for package in entries(&workspace_root().join("crates")) {
+        let name = package
+            .file_name()
+            .expect("a folder has a name")
+            .to_string_lossy();
+        assert!(
+            map.contains(&format!("| `{name}` |")),
+            "docs/architecture.md does not list {name}"
+        );
+    }
+}
+
+#[test]
 fn every_crate_inherits_the_lints_of_the_workspace() {
     for package in packages() {
         let manifest = read(&package.join("Cargo.toml"));
