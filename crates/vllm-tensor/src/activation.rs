@@ -1,6 +1,6 @@
 use candle_core::{D, DType, Tensor};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// The element-wise functions between the layers of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,26 @@ impl Activation {
             Self::Silu => x.silu()?,
         })
     }
+
+    /// `f(gate) · up` of rows that hold a gate and, behind it, what it lets through: `[rows, 2 · size]`
+    /// gives `[rows, size]`.
+    ///
+    /// # Errors
+    /// `gate_up` is no matrix of an even width.
+    pub fn forward_gated(self, gate_up: &Tensor) -> Result<Tensor> {
+        let size = match *gate_up.dims() {
+            [_, width] if width % 2 == 0 => width / 2,
+            _ => {
+                return Err(Error::Shape {
+                    operation: "gated activation",
+                    expected: "[rows, 2 · size]".to_owned(),
+                    actual: gate_up.shape().clone(),
+                });
+            }
+        };
+        let gate = self.forward(&gate_up.narrow(1, 0, size)?)?;
+        Ok((gate * gate_up.narrow(1, size, size)?)?)
+    }
 }
 
 /// Softmax over the last dimension, computed in float32 and returned in `x`'s dtype.
@@ -79,6 +99,15 @@ mod tests {
         check("quick_gelu", [-0.108_337_8, 0.0, 1.935_658_7]);
         check("silu", [-0.273_638, 0.0, 1.761_594_2]);
         assert_eq!(Activation::from_name("sparkle"), None);
+    }
+
+    #[test]
+    fn a_gate_comes_before_what_it_lets_through() {
+        let x = Tensor::new(&[[-1f32, 2.0, 3.0, 5.0]], &Device::Cpu).unwrap();
+        let y = Activation::Relu.forward_gated(&x).unwrap();
+        assert_eq!(y.to_vec2::<f32>().unwrap(), [[0.0, 10.0]]);
+        let odd = x.narrow(1, 0, 3).unwrap();
+        assert!(Activation::Relu.forward_gated(&odd).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod kv_write;
 mod linear;
 mod norm;
 mod pool;
+mod rotary;
 mod simd;
 mod storage;
 
@@ -22,6 +23,7 @@ pub(crate) use kv_write::write_slots;
 pub(crate) use linear::linear;
 pub(crate) use norm::{layer_norm, rms_norm};
 pub use pool::{num_threads, set_num_threads};
+pub(crate) use rotary::rotate;
 
 /// Whether the bodies of this module take operations on `x`.
 pub(crate) fn takes(x: &Tensor) -> bool {
