@@ -127,6 +127,15 @@ pub(crate) struct Args {
     /// Show tokens in logprobs as token_id:N
     #[arg(long, help_heading = "API")]
     pub(crate) return_tokens_as_token_ids: bool,
+    /// What disabled thinking in the Anthropic form means to the model
+    #[arg(
+        long,
+        value_name = "EFFORT",
+        value_parser = ["auto", "none", "minimal", "low", "medium", "high"],
+        default_value = "auto",
+        help_heading = "API"
+    )]
+    pub(crate) anthropic_disabled_thinking_effort: String,
     /// Tell how much of a prompt came from the prefix cache
     #[arg(long, help_heading = "API")]
     pub(crate) enable_prompt_tokens_details: bool,

@@ -188,6 +188,11 @@ fn api_config(args: &Args, environment: &Environment) -> Result<ApiConfig, Strin
         enable_auto_tool_choice: args.enable_auto_tool_choice,
         tool_call_parser: args.tool_call_parser.clone(),
         exclude_tools_when_tool_choice_none: args.exclude_tools_when_tool_choice_none,
+        disabled_thinking_effort: match args.anthropic_disabled_thinking_effort.as_str() {
+            // Templates that can leave thinking out know this word.
+            "auto" => "none".to_owned(),
+            effort => effort.to_owned(),
+        },
         return_tokens_as_token_ids: args.return_tokens_as_token_ids,
         enable_prompt_tokens_details: args.enable_prompt_tokens_details,
         enable_force_include_usage: args.enable_force_include_usage,

@@ -165,6 +165,8 @@ pub struct ApiConfig {
     pub tool_call_parser: Option<String>,
     /// Do not show tools to the template when the request's choice is `none`.
     pub exclude_tools_when_tool_choice_none: bool,
+    /// The effort on reasoning that Anthropic-form requests with disabled thinking mean.
+    pub disabled_thinking_effort: String,
     /// Logprob tokens are shown as `token_id:N`.
     pub return_tokens_as_token_ids: bool,
     /// Fill `usage.prompt_tokens_details`.
@@ -192,6 +194,7 @@ impl Default for ApiConfig {
             enable_auto_tool_choice: false,
             tool_call_parser: None,
             exclude_tools_when_tool_choice_none: false,
+            disabled_thinking_effort: "none".to_owned(),
             return_tokens_as_token_ids: false,
             enable_prompt_tokens_details: false,
             enable_force_include_usage: false,

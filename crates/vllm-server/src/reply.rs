@@ -46,6 +46,11 @@ pub(crate) fn detail(status: StatusCode, detail: &str) -> Response {
 
 /// An error object with its status.
 pub(crate) fn error(error: &ErrorResponse) -> Response {
+    with_body(error, error.to_json())
+}
+
+/// The status of an error with a JSON body of the caller's.
+pub(crate) fn with_body(error: &ErrorResponse, json: String) -> Response {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    json_bytes(status, error.to_json().into_bytes())
+    json_bytes(status, json.into_bytes())
 }

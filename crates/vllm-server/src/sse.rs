@@ -7,11 +7,12 @@ use axum::response::Response;
 use futures::{FutureExt, StreamExt};
 use http::StatusCode;
 use tokio::time::timeout;
-use vllm_engine::RequestOutput;
+use vllm_engine::{Error as EngineError, RequestOutput};
 use vllm_openai::{ErrorResponse, push_error};
 
-use crate::generation::Generation;
+use crate::generation::{Generation, to_response};
 use crate::reply;
+use crate::state::AppState;
 
 const CONTENT_TYPE: &str = "text/event-stream; charset=utf-8";
 
@@ -36,15 +37,45 @@ pub(crate) trait Frames: Send + 'static {
 
     /// Appends what ends a stream without an error.
     fn finish(&mut self, frames: &mut Vec<u8>);
+
+    /// Appends what ends a stream with an error.
+    fn fail(&mut self, error: &ErrorResponse, frames: &mut Vec<u8>) {
+        push_error(frames, error);
+    }
 }
 
-/// The answer that streams a generation. It goes on only while the client reads; when the client
+/// The answer that streams a generation. What the engine refuses in the request is told in the
+/// stream, as vLLM does.
+///
+/// # Errors
+/// The engine cannot take any request now.
+pub(crate) fn answer(
+    state: &AppState,
+    generation: vllm_engine::Result<Generation>,
+    mut frames: impl Frames,
+) -> Result<Response, ErrorResponse> {
+    match generation {
+        Ok(generation) => Ok(respond(
+            generation,
+            frames,
+            state.api.sse_keep_alive_interval,
+        )),
+        Err(error @ EngineError::InvalidRequest { .. }) => {
+            let mut chunk = Vec::new();
+            frames.fail(&to_response(&error), &mut chunk);
+            Ok(reply::with_type(
+                StatusCode::OK,
+                CONTENT_TYPE,
+                Body::from(chunk),
+            ))
+        }
+        Err(error) => Err(to_response(&error)),
+    }
+}
+
+/// The body goes on only while the client reads; when the client
 /// leaves, the generation is dropped with the body.
-pub(crate) fn respond(
-    generation: Generation,
-    frames: impl Frames,
-    keep_alive: Option<Duration>,
-) -> Response {
+fn respond(generation: Generation, frames: impl Frames, keep_alive: Option<Duration>) -> Response {
     let streaming = Streaming {
         generation,
         frames,
@@ -55,13 +86,6 @@ pub(crate) fn respond(
         Some((Ok::<_, std::convert::Infallible>(chunk), streaming))
     });
     reply::with_type(StatusCode::OK, CONTENT_TYPE, Body::from_stream(chunks))
-}
-
-/// A stream that only says what is wrong.
-pub(crate) fn respond_error(error: &ErrorResponse) -> Response {
-    let mut frames = Vec::new();
-    push_error(&mut frames, error);
-    reply::with_type(StatusCode::OK, CONTENT_TYPE, Body::from(frames))
 }
 
 struct Streaming<F> {
@@ -97,7 +121,7 @@ impl<F: Frames> Streaming<F> {
                 }
             };
             if let Err(error) = pushed {
-                push_error(&mut chunk, &error);
+                self.frames.fail(&error, &mut chunk);
                 return (chunk.into(), None);
             }
         }

@@ -50,11 +50,7 @@ impl AppState {
         }
         let chat_template = chat_template(&config.api)?;
         let metrics = Metrics::new();
-        let tool_parser = tool_parser(&config.api)?.map(|parser| {
-            let request_type = RequestType::ChatCompletions;
-            let counted = CountedParser::new(parser, &metrics.tools, request_type);
-            Arc::new(counted) as Arc<dyn ToolParser>
-        });
+        let tool_parser = tool_parser(&config.api)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             system_fingerprint: system_fingerprint(&config.api.fingerprint, engine.as_ref()),
@@ -70,6 +66,19 @@ impl AppState {
             heavy_work: Semaphore::new(processors),
             engine,
         })
+    }
+
+    /// The tool parser, if there is one; its work is counted as that of one API.
+    pub(crate) fn tool_parser(&self, request_type: RequestType) -> Option<Arc<dyn ToolParser>> {
+        let parser = Arc::clone(self.tool_parser.as_ref()?);
+        let counted = CountedParser::new(parser, &self.metrics.tools, request_type);
+        Some(Arc::new(counted))
+    }
+
+    /// Whether the tool parser needs special tokens to stay in the text.
+    pub(crate) fn keeps_special_tokens(&self) -> bool {
+        let parser = self.tool_parser.as_ref();
+        parser.is_some_and(|parser| parser.needs_special_tokens())
     }
 
     /// The name that stands in every answer.

@@ -14,8 +14,10 @@ const REQUEST_TYPES: [&str; 3] = ["chat_completions", "responses", "other"];
 /// Which API asked for tool calls.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RequestType {
-    /// `/v1/chat/completions`.
+    /// `/v1/chat/completions`, and what is turned into it.
     ChatCompletions,
+    /// `/v1/responses`.
+    Responses,
 }
 
 /// Parser invocations by mode, outcome and API.
@@ -28,6 +30,7 @@ impl ToolParserMetrics {
     fn record(&self, streaming: bool, found: bool, request_type: RequestType) {
         let request_type = match request_type {
             RequestType::ChatCompletions => 0,
+            RequestType::Responses => 1,
         };
         self.counts[slot(usize::from(!streaming), usize::from(!found), request_type)]
             .fetch_add(1, Relaxed);

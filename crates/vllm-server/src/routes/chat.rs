@@ -5,51 +5,54 @@ use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::StatusCode;
-use vllm_engine::{Error as EngineError, GenerationRequest, RequestOutput};
+use http::{HeaderMap, StatusCode};
+use vllm_engine::{GenerationRequest, RequestOutput};
 use vllm_openai::tools::{ToolChoice, ToolParser};
 use vllm_openai::{
-    ChatCompletionRequest, ChatCompletionResponse, ChatResult, ChatStream, ErrorResponse,
-    ResponseContext, Result, check_requested_tokens, effective_max_tokens, parse_body,
+    ChatCompletionRequest, ChatCompletionResponse, ChatResult, ChatStream, ResponseContext, Result,
+    check_requested_tokens, effective_max_tokens, parse_body,
 };
 
 use super::common::{self, WithHeaders};
-use crate::body::Received;
+use super::load_report::LoadReport;
 use crate::clock::unix_seconds;
-use crate::generation::{Generation, to_response};
-use crate::offload::{self, HEAVY_BODY_BYTES};
-use crate::prompts::{Conversation, Truncation};
+use crate::generation::Generation;
+use crate::metrics::RequestType;
+use crate::offload;
+use crate::prompts::{Conversation, Rendered, Truncation};
 use crate::reply;
 use crate::sse::{self, Frames};
 use crate::state::{AppState, Shared};
 
 /// Answers a chat request.
 pub(super) async fn create(State(state): State<Shared>, request: Request) -> Response {
-    answer(&state, request)
-        .await
-        .unwrap_or_else(|error| reply::error(&error))
+    let report = LoadReport::wanted(request.headers());
+    let answer = answer(&state, request).await;
+    let answer = answer.unwrap_or_else(|error| reply::error(&error));
+    LoadReport::add(report, &state, answer)
 }
 
 async fn answer(state: &Shared, request: Request) -> Result<Response> {
-    let arrival = Instant::now();
-    let received = Received::read(request, state.max_body_bytes).await?;
-    let heavy = received.body.len() >= HEAVY_BODY_BYTES;
-    let shared = Arc::clone(state);
-    let job = offload::run(state, heavy, move || prepare(&shared, &received, arrival)).await?;
+    let job = common::prepare(state, request, |state, received, arrival| {
+        let members = parse_body(received.content_type(), &received.body)?;
+        let request = ChatCompletionRequest::from_body(&members)?;
+        drop(members);
+        Job::new(state, request, &received.headers, arrival)
+    })
+    .await??;
+    serve(state, job).await
+}
+
+/// Generates and answers what a job asks for.
+pub(super) async fn serve(state: &Shared, job: Job) -> Result<Response> {
     let Job {
         request,
         context,
         prompt,
         engine_request,
     } = job;
-    let generation = match Generation::start(state, &context.id, vec![engine_request]) {
-        Ok(generation) => generation,
-        Err(error @ EngineError::InvalidRequest { .. }) if request.options.stream => {
-            return Ok(sse::respond_error(&to_response(&error)));
-        }
-        Err(error) => return Err(to_response(&error)),
-    };
-    let parser = state.tool_parser.clone();
+    let parser = state.tool_parser(RequestType::ChatCompletions);
+    let generation = Generation::start(state, &context.id, vec![engine_request]);
     if request.options.stream {
         let stream = ChatStream::new(request, context, prompt.token_ids, parser.as_deref())
             .with_prompt_text(prompt.text)
@@ -58,15 +61,9 @@ async fn answer(state: &Shared, request: Request) -> Result<Response> {
             stream,
             begun: false,
         };
-        return Ok(sse::respond(
-            generation,
-            frames,
-            state.api.sse_keep_alive_interval,
-        ));
+        return sse::answer(state, generation, frames);
     }
-    let mut outputs = generation.collect(1).await?;
-    common::log_outputs(state, &outputs);
-    let output = outputs.pop().ok_or_else(ErrorResponse::internal)?;
+    let output = common::collect_one(state, generation).await?;
     let heavy = request.logprobs || request.prompt_logprobs().is_some() || request.tools.is_some();
     offload::run(state, heavy, move || {
         respond(&request, &context, &prompt, &output, parser.as_deref())
@@ -75,36 +72,82 @@ async fn answer(state: &Shared, request: Request) -> Result<Response> {
 }
 
 /// A checked request and what the engine gets of it.
-struct Job {
-    request: ChatCompletionRequest,
-    context: ResponseContext,
-    prompt: ChatPrompt,
-    engine_request: GenerationRequest,
+pub(super) struct Job {
+    pub(super) request: ChatCompletionRequest,
+    pub(super) context: ResponseContext,
+    pub(super) prompt: ChatPrompt,
+    pub(super) engine_request: GenerationRequest,
 }
 
 /// What of the prompt may be needed for the answer.
-struct ChatPrompt {
-    text: String,
-    token_ids: Arc<[u32]>,
-    echo_text: Option<String>,
+pub(super) struct ChatPrompt {
+    pub(super) text: String,
+    pub(super) token_ids: Arc<[u32]>,
+    pub(super) echo_text: Option<String>,
 }
 
-fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Job> {
-    let members = parse_body(received.content_type(), &received.body)?;
-    let mut request = ChatCompletionRequest::from_body(&members)?;
-    drop(members);
-    common::check_model(state, request.options.model.as_deref())?;
-    request.check_supported(state.request_policy())?;
-    request.options.apply_headers(&received.headers);
+impl Job {
+    /// Checks a request against the server, renders and tokenizes its conversation.
+    ///
+    /// # Errors
+    /// 404 for an unknown model, 400 for what is not allowed or does not fit.
+    pub(super) fn new(
+        state: &AppState,
+        mut request: ChatCompletionRequest,
+        headers: &HeaderMap,
+        arrival: Instant,
+    ) -> Result<Self> {
+        common::check_model(state, request.options.model.as_deref())?;
+        request.check_supported(state.request_policy())?;
+        request.options.apply_headers(headers);
 
-    let limits = state.length_limits();
-    let (requested, field) = request.requested_tokens();
-    check_requested_tokens(requested, field, limits.max_model_len)?;
-    let truncation = Truncation::of(&request.options, requested, limits.max_model_len)?;
+        let limits = state.length_limits();
+        let (requested, field) = request.requested_tokens();
+        check_requested_tokens(requested, field, limits.max_model_len)?;
+        let truncation = Truncation::of(&request.options, requested, limits.max_model_len)?;
 
+        let rendered = render(state, &request)?;
+        let add_special_tokens = request.options.add_special_tokens;
+        let token_ids = state.encode(&rendered.text, add_special_tokens, truncation)?;
+        let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
+        let params = request.sampling_params(
+            max_tokens,
+            &state.sampling_defaults(),
+            state.engine.info().vocab_size,
+            state.keeps_special_tokens(),
+        )?;
+
+        let id = format!("chatcmpl-{}", request.options.request_id);
+        let context = common::context(state, id, unix_seconds());
+        let prompt = ChatPrompt {
+            echo_text: request.echo_text(&rendered.messages),
+            text: rendered.text,
+            token_ids: token_ids.as_slice().into(),
+        };
+        let engine_request = GenerationRequest {
+            prompt: Some(prompt.text.clone()),
+            priority: request.options.priority,
+            cache_salt: request.options.cache_salt.clone(),
+            arrival,
+            ..GenerationRequest::new(context.id.clone(), token_ids, params)
+        };
+        Ok(Self {
+            request,
+            context,
+            prompt,
+            engine_request,
+        })
+    }
+}
+
+/// The conversation of a request as text.
+///
+/// # Errors
+/// 400 when there is no template, or in its own words when it refuses.
+pub(super) fn render(state: &AppState, request: &ChatCompletionRequest) -> Result<Rendered> {
     let hides_tools =
         state.api.exclude_tools_when_tool_choice_none && request.tool_choice == ToolChoice::None;
-    let rendered = state.render(&Conversation {
+    state.render(&Conversation {
         messages: &request.messages,
         tools: request.tools.as_deref().filter(|_| !hides_tools),
         documents: request.documents.as_deref(),
@@ -112,39 +155,6 @@ fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Jo
         add_generation_prompt: request.add_generation_prompt,
         continue_final_message: request.continue_final_message,
         kwargs: request.template_kwargs(&state.api.default_chat_template_kwargs),
-    })?;
-    let add_special_tokens = request.options.add_special_tokens;
-    let token_ids = state.encode(&rendered.text, add_special_tokens, truncation)?;
-    let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
-    let keeps_special_tokens = state
-        .tool_parser
-        .as_ref()
-        .is_some_and(|parser| parser.needs_special_tokens());
-    let params = request.sampling_params(
-        max_tokens,
-        &state.sampling_defaults(),
-        state.engine.info().vocab_size,
-        keeps_special_tokens,
-    )?;
-
-    let context = common::context(state, "chatcmpl", &request.options, unix_seconds());
-    let prompt = ChatPrompt {
-        echo_text: request.echo_text(&rendered.messages),
-        text: rendered.text,
-        token_ids: token_ids.as_slice().into(),
-    };
-    let engine_request = GenerationRequest {
-        prompt: Some(prompt.text.clone()),
-        priority: request.options.priority,
-        cache_salt: request.options.cache_salt.clone(),
-        arrival,
-        ..GenerationRequest::new(context.id.clone(), token_ids, params)
-    };
-    Ok(Job {
-        request,
-        context,
-        prompt,
-        engine_request,
     })
 }
 

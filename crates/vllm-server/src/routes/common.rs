@@ -1,18 +1,72 @@
 //! What the generating routes share.
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::Request;
 use http::HeaderMap;
 use vllm_engine::RequestOutput;
-use vllm_openai::{GenerationOptions, RequestPolicy, ResponseContext, Result};
+use vllm_openai::{ErrorResponse, GenerationOptions, RequestPolicy, ResponseContext, Result};
 
-use crate::body::header_text;
+use crate::body::{Received, header_text};
 use crate::front::REQUEST_ID;
-use crate::state::AppState;
+use crate::generation::{Generation, to_response};
+use crate::offload::{self, HEAVY_BODY_BYTES};
+use crate::state::{AppState, Shared};
 
 const PRIORITY: http::HeaderName = http::HeaderName::from_static("x-vllm-priority");
 
+/// Reads a request in whole, then has `work` check it: on a worker thread if the body is large.
+/// `work` also gets the time of arrival.
+///
+/// # Errors
+/// 413 for a body that is too large, 400 for one that breaks off.
+pub(super) async fn prepare<T: Send + 'static>(
+    state: &Shared,
+    request: Request,
+    work: impl FnOnce(&AppState, &Received, Instant) -> T + Send + 'static,
+) -> Result<T> {
+    let arrival = Instant::now();
+    let received = Received::read(request, state.max_body_bytes).await?;
+    let heavy = received.body.len() >= HEAVY_BODY_BYTES;
+    let shared = Arc::clone(state);
+    Ok(offload::run(state, heavy, move || work(&shared, &received, arrival)).await)
+}
+
+/// Waits for the only output of each of `count` prompts.
+///
+/// # Errors
+/// The engine's refusal or the first failure; the other prompts are given up.
+pub(super) async fn collect(
+    state: &AppState,
+    generation: vllm_engine::Result<Generation>,
+    count: usize,
+) -> Result<Vec<RequestOutput>> {
+    let generation = generation.map_err(|error| to_response(&error))?;
+    let outputs = generation.collect(count).await?;
+    log_outputs(state, &outputs);
+    Ok(outputs)
+}
+
+/// Like [`collect`], for a generation of one prompt.
+///
+/// # Errors
+/// See [`collect`].
+pub(super) async fn collect_one(
+    state: &AppState,
+    generation: vllm_engine::Result<Generation>,
+) -> Result<RequestOutput> {
+    let mut outputs = collect(state, generation, 1).await?;
+    outputs.pop().ok_or_else(ErrorResponse::internal)
+}
+
 /// Headers win over the fields that they repeat.
 pub(super) trait WithHeaders {
+    /// Takes the caller's request id and priority.
     fn apply_headers(&mut self, headers: &HeaderMap);
+
+    /// Takes the caller's priority only.
+    fn apply_priority(&mut self, headers: &HeaderMap);
 }
 
 impl WithHeaders for GenerationOptions {
@@ -20,6 +74,10 @@ impl WithHeaders for GenerationOptions {
         if let Some(request_id) = header_text(headers, REQUEST_ID).filter(|id| !id.is_empty()) {
             self.request_id = request_id.to_owned();
         }
+        self.apply_priority(headers);
+    }
+
+    fn apply_priority(&mut self, headers: &HeaderMap) {
         if let Some(Ok(priority)) = header_text(headers, PRIORITY).map(str::parse) {
             self.priority = priority;
         }
@@ -35,14 +93,9 @@ pub(super) fn check_model(state: &AppState, model: Option<&str>) -> Result<()> {
 }
 
 /// The head of the answer to a request.
-pub(super) fn context(
-    state: &AppState,
-    prefix: &str,
-    options: &GenerationOptions,
-    created: u64,
-) -> ResponseContext {
+pub(super) fn context(state: &AppState, id: String, created: u64) -> ResponseContext {
     ResponseContext {
-        id: format!("{prefix}-{}", options.request_id),
+        id,
         created,
         model: state.model_name().to_owned(),
         system_fingerprint: state.system_fingerprint.clone(),
@@ -71,7 +124,7 @@ impl AppState {
 }
 
 /// Writes down what was generated, where that is wanted.
-pub(super) fn log_outputs(state: &AppState, outputs: &[RequestOutput]) {
+fn log_outputs(state: &AppState, outputs: &[RequestOutput]) {
     if !state.log.outputs {
         return;
     }

@@ -1,12 +1,11 @@
 //! `/v1/completions`.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::StatusCode;
-use vllm_engine::{Error as EngineError, GenerationRequest, PositionLogprobs, RequestOutput};
+use http::{HeaderMap, StatusCode};
+use vllm_engine::{GenerationRequest, PositionLogprobs, RequestOutput};
 use vllm_openai::{
     CompletionRequest, CompletionResponse, CompletionStream, ErrorResponse, Prompt, PromptResult,
     ResponseContext, Result, StreamPrompt, check_prompt_length, check_requested_tokens,
@@ -14,10 +13,10 @@ use vllm_openai::{
 };
 
 use super::common::{self, WithHeaders};
-use crate::body::Received;
+use super::load_report::LoadReport;
 use crate::clock::unix_seconds;
-use crate::generation::{Generation, to_response};
-use crate::offload::{self, HEAVY_BODY_BYTES};
+use crate::generation::Generation;
+use crate::offload;
 use crate::prompts::Truncation;
 use crate::reply;
 use crate::sse::{self, Frames};
@@ -25,34 +24,31 @@ use crate::state::{AppState, Shared};
 
 /// Answers a completion request.
 pub(super) async fn create(State(state): State<Shared>, request: Request) -> Response {
-    answer(&state, request)
-        .await
-        .unwrap_or_else(|error| reply::error(&error))
+    let report = LoadReport::wanted(request.headers());
+    let answer = answer(&state, request).await;
+    let answer = answer.unwrap_or_else(|error| reply::error(&error));
+    LoadReport::add(report, &state, answer)
 }
 
 async fn answer(state: &Shared, request: Request) -> Result<Response> {
-    let arrival = Instant::now();
-    let received = Received::read(request, state.max_body_bytes).await?;
-    let heavy = received.body.len() >= HEAVY_BODY_BYTES;
-    let shared = Arc::clone(state);
-    let job = offload::run(state, heavy, move || prepare(&shared, &received, arrival)).await?;
-    let generation = match Generation::start(state, &job.context.id, job.engine_requests) {
-        Ok(generation) => generation,
-        Err(error @ EngineError::InvalidRequest { .. }) if job.request.options.stream => {
-            return Ok(sse::respond_error(&to_response(&error)));
-        }
-        Err(error) => return Err(to_response(&error)),
-    };
+    let job = common::prepare(state, request, |state, received, arrival| {
+        let members = parse_body(received.content_type(), &received.body)?;
+        let request = CompletionRequest::from_body(&members)?;
+        drop(members);
+        Job::new(state, request, &received.headers, arrival)
+    })
+    .await??;
+    serve(state, job).await
+}
+
+/// Generates and answers what a job asks for.
+pub(super) async fn serve(state: &Shared, job: Job) -> Result<Response> {
+    let generation = Generation::start(state, &job.context.id, job.engine_requests);
     if job.request.options.stream {
         let frames = CompletionFrames::new(job.request, job.context, job.prompts);
-        return Ok(sse::respond(
-            generation,
-            frames,
-            state.api.sse_keep_alive_interval,
-        ));
+        return sse::answer(state, generation, frames);
     }
-    let outputs = generation.collect(job.prompts.len()).await?;
-    common::log_outputs(state, &outputs);
+    let outputs = common::collect(state, generation, job.prompts.len()).await?;
     let heavy = job.request.logprobs.is_some() || job.request.prompt_logprobs().is_some();
     let (request, context, prompts) = (job.request, job.context, job.prompts);
     offload::run(state, heavy, move || {
@@ -62,62 +58,71 @@ async fn answer(state: &Shared, request: Request) -> Result<Response> {
 }
 
 /// A checked request and what the engine gets of it.
-struct Job {
+pub(super) struct Job {
     request: CompletionRequest,
     context: ResponseContext,
     prompts: Vec<StreamPrompt>,
     engine_requests: Vec<GenerationRequest>,
 }
 
-fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Job> {
-    let members = parse_body(received.content_type(), &received.body)?;
-    let mut request = CompletionRequest::from_body(&members)?;
-    drop(members);
-    common::check_model(state, request.options.model.as_deref())?;
-    request.check_supported()?;
-    request.options.apply_headers(&received.headers);
+impl Job {
+    /// Checks a request against the server and tokenizes its prompts.
+    ///
+    /// # Errors
+    /// 404 for an unknown model, 400 for what is not allowed or does not fit.
+    pub(super) fn new(
+        state: &AppState,
+        mut request: CompletionRequest,
+        headers: &HeaderMap,
+        arrival: Instant,
+    ) -> Result<Self> {
+        common::check_model(state, request.options.model.as_deref())?;
+        request.check_supported()?;
+        request.options.apply_headers(headers);
 
-    let limits = state.length_limits();
-    let requested = Some(request.max_tokens);
-    check_requested_tokens(requested, "max_tokens", limits.max_model_len)?;
-    let truncation = Truncation::of(&request.options, requested, limits.max_model_len)?;
-    let context = common::context(state, "cmpl", &request.options, unix_seconds());
-    let defaults = state.sampling_defaults();
-    let vocab_size = state.engine.info().vocab_size;
+        let limits = state.length_limits();
+        let requested = Some(request.max_tokens);
+        check_requested_tokens(requested, "max_tokens", limits.max_model_len)?;
+        let truncation = Truncation::of(&request.options, requested, limits.max_model_len)?;
+        let id = format!("cmpl-{}", request.options.request_id);
+        let context = common::context(state, id, unix_seconds());
+        let defaults = state.sampling_defaults();
+        let vocab_size = state.engine.info().vocab_size;
 
-    let mut prompts = Vec::with_capacity(request.prompts.len());
-    let mut engine_requests = Vec::with_capacity(request.prompts.len());
-    for (index, prompt) in std::mem::take(&mut request.prompts).into_iter().enumerate() {
-        let (text, token_ids) = match prompt {
-            Prompt::Text(text) => {
-                let add_special_tokens = request.options.add_special_tokens;
-                let token_ids = state.encode(&text, add_special_tokens, truncation)?;
-                (Some(text), token_ids)
-            }
-            Prompt::TokenIds(token_ids) => {
-                let token_ids = truncation.apply(token_ids);
-                check_prompt_length(token_ids.len(), limits.max_model_len)?;
-                (None, token_ids)
-            }
-        };
-        let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
-        let params = request.sampling_params(max_tokens, &defaults, vocab_size)?;
-        let request_id = format!("{}-{index}", context.id);
-        prompts.push(echoed_prompt(state, &request, text.as_deref(), &token_ids)?);
-        engine_requests.push(GenerationRequest {
-            prompt: text,
-            priority: request.options.priority,
-            cache_salt: request.options.cache_salt.clone(),
-            arrival,
-            ..GenerationRequest::new(request_id, token_ids, params)
-        });
+        let mut prompts = Vec::with_capacity(request.prompts.len());
+        let mut engine_requests = Vec::with_capacity(request.prompts.len());
+        for (index, prompt) in std::mem::take(&mut request.prompts).into_iter().enumerate() {
+            let (text, token_ids) = match prompt {
+                Prompt::Text(text) => {
+                    let add_special_tokens = request.options.add_special_tokens;
+                    let token_ids = state.encode(&text, add_special_tokens, truncation)?;
+                    (Some(text), token_ids)
+                }
+                Prompt::TokenIds(token_ids) => {
+                    let token_ids = truncation.apply(token_ids);
+                    check_prompt_length(token_ids.len(), limits.max_model_len)?;
+                    (None, token_ids)
+                }
+            };
+            let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
+            let params = request.sampling_params(max_tokens, &defaults, vocab_size)?;
+            let request_id = format!("{}-{index}", context.id);
+            prompts.push(echoed_prompt(state, &request, text.as_deref(), &token_ids)?);
+            engine_requests.push(GenerationRequest {
+                prompt: text,
+                priority: request.options.priority,
+                cache_salt: request.options.cache_salt.clone(),
+                arrival,
+                ..GenerationRequest::new(request_id, token_ids, params)
+            });
+        }
+        Ok(Self {
+            request,
+            context,
+            prompts,
+            engine_requests,
+        })
     }
-    Ok(Job {
-        request,
-        context,
-        prompts,
-        engine_requests,
-    })
 }
 
 /// What of a prompt may be needed for the answer. A prompt of token ids is turned into text only

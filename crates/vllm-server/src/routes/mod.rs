@@ -4,8 +4,11 @@ mod chat;
 mod common;
 mod completions;
 mod health;
+mod load_report;
+mod messages;
 pub(crate) mod metrics;
 mod models;
+mod responses;
 mod scale_out;
 mod tokenize;
 
@@ -104,6 +107,11 @@ pub(crate) fn all(config: &HttpConfig) -> Vec<Route> {
         Route::get("/v1/models", models::list),
         Route::post("/v1/completions", completions::create).counted(),
         Route::post("/v1/chat/completions", chat::create).counted(),
+        Route::post("/v1/responses", responses::create).counted(),
+        Route::get("/v1/responses/{response_id}", responses::unknown).counted(),
+        Route::post("/v1/responses/{response_id}/cancel", responses::unknown).counted(),
+        Route::post("/v1/messages", messages::create).counted(),
+        Route::post("/v1/messages/count_tokens", messages::count_tokens).counted(),
         Route::post("/tokenize", tokenize::tokenize),
         Route::post("/detokenize", tokenize::detokenize),
     ];
