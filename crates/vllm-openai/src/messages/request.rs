@@ -160,7 +160,6 @@ impl MessagesRequest {
     }
 
     fn decode(body: &Dict, scope: &mut Scope, counts_only: bool) -> Option<Self> {
-        let whole = Value::Dict(Dict::new());
         let mut fields = Fields::new(body, scope);
         if counts_only {
             fields = fields.only(COUNTED_FIELDS);
@@ -207,7 +206,7 @@ impl MessagesRequest {
         {
             return scope.refuse(
                 "thinking.budget_tokens must be less than max_tokens",
-                &whole,
+                &Value::Dict(body.clone()),
             );
         }
         let shared = shared_fields(body, counts_only);

@@ -177,7 +177,10 @@ fn message(role: &str, content: Json) -> Message {
 /// assistant, as they were when it was generated.
 fn push_item(item: Item, messages: &mut Vec<Message>) {
     let (member, value) = match item {
-        Item::Message { role, content } if role == "assistant" => ("content", content),
+        Item::Message {
+            role: "assistant",
+            content,
+        } => ("content", content),
         Item::Message { role, content } => {
             messages.push(message(role, content));
             return;
