@@ -1,6 +1,8 @@
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use vllm_tensor::DType;
+use vllm_tensor::{DType, KvCacheSpec};
 
+use crate::parts::rope;
 use crate::{Error, Result};
 
 /// What a `config.json` says of a model, as transformers 4 and 5 write it.
@@ -22,8 +24,12 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Number of token ids, padding included.
     pub vocab_size: usize,
-    /// The longest sequence the model is made for: prompt and output together.
+    /// The longest sequence of a run that does not say otherwise: prompt and output together.
+    ///
+    /// Set it to what the run allows before the model is loaded: some rotations depend on it.
     pub max_model_len: usize,
+    /// The longest sequence the model is made for; a run may ask for that much.
+    pub longest_model_len: usize,
     /// The checkpoint's dtype, where the config names it.
     pub dtype: Option<DType>,
     /// The token that begins a text.
@@ -92,6 +98,7 @@ impl ModelConfig {
             )));
         }
         let model_type = raw["model_type"].as_str().unwrap_or_default().to_owned();
+        let (max_model_len, longest_model_len) = max_model_len(&raw, &model_type)?;
         Ok(Self {
             architectures,
             hidden_size,
@@ -100,7 +107,8 @@ impl ModelConfig {
             num_kv_heads,
             head_dim: head_dim(&raw, hidden_size, num_heads)?,
             vocab_size: required(&raw, &["vocab_size"])?,
-            max_model_len: max_model_len(&raw, &model_type)?,
+            max_model_len,
+            longest_model_len,
             dtype: root_dtype.or(dtype(&raw)?),
             bos_token_id: token_ids(&raw, "bos_token_id")?.first().copied(),
             eos_token_ids: token_ids(&raw, "eos_token_id")?,
@@ -110,6 +118,51 @@ impl ModelConfig {
             model_type,
             raw,
         })
+    }
+
+    /// What a run in `dtype` stores of every token, known before any weight is read.
+    pub fn kv_cache_spec(&self, dtype: DType) -> KvCacheSpec {
+        KvCacheSpec {
+            num_layers: self.num_layers,
+            num_kv_heads: self.num_kv_heads,
+            head_dim: self.head_dim,
+            dtype,
+        }
+    }
+
+    /// What only one family knows.
+    pub(crate) fn family<T: DeserializeOwned>(&self) -> Result<T> {
+        T::deserialize(&self.raw).map_err(|e| Error::Config(e.to_string()))
+    }
+
+    /// The window of layer `index`, if it has one by [`ModelConfig::is_sliding`].
+    pub(crate) fn layer_window(&self, index: usize, default: bool) -> Result<Option<usize>> {
+        let is_sliding = self.is_sliding(index, default)?;
+        Ok(self.sliding_window.filter(|_| is_sliding))
+    }
+
+    /// Whether layer `index` is of the kind with a window: as `layer_types` says where the config
+    /// lists them, otherwise as `default`.
+    pub(crate) fn is_sliding(&self, index: usize, default: bool) -> Result<bool> {
+        match self.layer_type(index)? {
+            None => Ok(default),
+            Some("sliding_attention") => Ok(true),
+            Some("full_attention") => Ok(false),
+            Some(other) => Err(Error::Config(format!(
+                "layer type '{other}' is not supported; supported: full_attention, \
+                 sliding_attention"
+            ))),
+        }
+    }
+
+    fn layer_type(&self, index: usize) -> Result<Option<&str>> {
+        match &self.raw["layer_types"] {
+            Value::Null => Ok(None),
+            types => types[index]
+                .as_str()
+                .map(Some)
+                .ok_or_else(|| Error::Config(format!("'layer_types' lacks layer {index}"))),
+        }
     }
 }
 
@@ -124,7 +177,8 @@ fn head_dim(raw: &Value, hidden_size: usize, num_heads: usize) -> Result<usize> 
     }
 }
 
-fn max_model_len(raw: &Value, model_type: &str) -> Result<usize> {
+/// [`ModelConfig::max_model_len`] and [`ModelConfig::longest_model_len`].
+fn max_model_len(raw: &Value, model_type: &str) -> Result<(usize, usize)> {
     let mut smallest = None;
     for key in MAX_LEN_KEYS {
         let value = number(raw, &[key])?;
@@ -139,25 +193,26 @@ fn max_model_len(raw: &Value, model_type: &str) -> Result<usize> {
         }
         Some(stated) => stated,
     };
-    // transformers 5 writes rope_parameters, transformers 4 rope_scaling.
-    let rope = ["rope_parameters", "rope_scaling"]
-        .iter()
-        .map(|key| &raw[*key]);
-    let Some(rope) = rope.into_iter().find(|rope| rope.is_object()) else {
-        return Ok(stated);
-    };
+    let rope = rope::parameters(raw);
     let rope_type = rope["rope_type"]
         .as_str()
         .or(rope["type"].as_str())
         .unwrap_or("default");
+    if let ("longrope" | "su", Some(original)) =
+        (rope_type, rope["original_max_position_embeddings"].as_u64())
+    {
+        // Beyond it all sequences would be rotated as long ones, so that is for the user to ask.
+        return Ok((stated.min(original as usize), stated));
+    }
     if ROPE_TYPES_WITHIN_MAX_LEN.contains(&rope_type) || model_type.contains("gemma3") {
-        return Ok(stated);
+        return Ok((stated, stated));
     }
     let factor = rope["factor"]
         .as_f64()
         .filter(|factor| *factor >= 1.0)
         .unwrap_or(1.0);
-    Ok((stated as f64 * factor) as usize)
+    let scaled = (stated as f64 * factor) as usize;
+    Ok((scaled, scaled))
 }
 
 fn sliding_window(raw: &Value) -> Result<Option<usize>> {
@@ -324,6 +379,57 @@ mod tests {
             ),
             3000,
         );
+    }
+
+    #[test]
+    fn long_rotations_are_for_the_user_to_ask() {
+        let check = |extra: Value| {
+            let config = read(extra).unwrap();
+            assert_eq!(
+                (config.max_model_len, config.longest_model_len),
+                (512, 4096)
+            );
+        };
+        check(json!({
+            "max_position_embeddings": 4096, "original_max_position_embeddings": 512,
+            "rope_scaling": {"type": "su"},
+        }));
+        check(json!({
+            "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 512},
+        }));
+    }
+
+    #[test]
+    fn layers_with_a_window() {
+        let listed = json!({
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention", "linear_attention"],
+        });
+        let config = read(listed).unwrap();
+        assert_eq!(config.layer_window(0, false).unwrap(), Some(4));
+        assert_eq!(config.layer_window(1, true).unwrap(), None);
+        let message = config.layer_window(2, true).unwrap_err().to_string();
+        assert!(
+            message.contains("'linear_attention' is not supported"),
+            "{message}"
+        );
+        assert!(config.layer_window(3, true).is_err());
+        let config = read(json!({"sliding_window": 4})).unwrap();
+        assert_eq!(config.layer_window(0, true).unwrap(), Some(4));
+        assert_eq!(config.layer_window(0, false).unwrap(), None);
+    }
+
+    #[test]
+    fn the_cache_is_known_before_the_weights() {
+        let config = read(json!({"num_key_value_heads": 2, "head_dim": 32})).unwrap();
+        let expected = KvCacheSpec {
+            num_layers: 2,
+            num_kv_heads: 2,
+            head_dim: 32,
+            dtype: DType::BF16,
+        };
+        assert_eq!(config.kv_cache_spec(DType::BF16), expected);
     }
 
     #[test]

@@ -9,9 +9,9 @@ pub enum Error {
     Config(String),
     /// No model of the zoo answers to these architectures.
     #[error(
-        "Model architectures {} are not supported for now. Supported architectures: {}",
+        "Model architectures {} are not supported for now. Supported architectures: ['{}']",
         quoted(.0),
-        quoted(&crate::supported_architectures())
+        crate::supported_architectures().join("', '")
     )]
     UnsupportedArchitectures(Vec<String>),
     /// The folder holds no weight file of a known form.

@@ -38,15 +38,16 @@
 
 mod config;
 mod error;
+mod families;
 mod loader;
 mod model;
-mod opt;
+mod parts;
 mod registry;
 mod weights;
 
 pub use config::ModelConfig;
 pub use error::{Error, Result};
 pub use model::{Batch, Model};
-pub use registry::{check_architecture, load_model, supported_architectures};
+pub use registry::{check_architecture, load_model, supported_architectures, supported_models};
 pub use vllm_tensor::{BatchSequence, KvCacheSpec};
 pub use weights::{FileBuffer, WeightFiles};

@@ -17,7 +17,16 @@ pub(crate) struct WeightLoader<'a> {
 }
 
 /// Buffers that older checkpoints carry and no model needs.
-const IGNORABLE_SUFFIXES: [&str; 3] = ["rotary_emb.inv_freq", "cos_cached", "sin_cached"];
+const IGNORABLE_SUFFIXES: [&str; 7] = [
+    "rotary_emb.inv_freq",
+    "cos_cached",
+    "sin_cached",
+    // The causal masks of GPT-2 and GPT-NeoX.
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+];
 
 impl<'a> WeightLoader<'a> {
     pub(crate) fn new(
@@ -66,6 +75,21 @@ impl<'a> WeightLoader<'a> {
         self.stacked_linear(&[(prefix.to_owned(), out_features)], in_features, bias)
     }
 
+    /// A linear layer whose weight the checkpoint stores as `[in, out]`.
+    pub(crate) fn transposed_linear(
+        &self,
+        prefix: &str,
+        in_features: usize,
+        out_features: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        let weight = self.matrix(&format!("{prefix}.weight"), in_features, out_features)?;
+        let bias = bias
+            .then(|| self.vector(&format!("{prefix}.bias"), out_features))
+            .transpose()?;
+        Ok(Linear::new(weight.t()?, bias)?)
+    }
+
     /// One linear layer from several of the same input, given as prefix and output width, whose
     /// outputs lie side by side: one pass over the input instead of several.
     pub(crate) fn stacked_linear(
@@ -75,11 +99,7 @@ impl<'a> WeightLoader<'a> {
         bias: bool,
     ) -> Result<Linear> {
         let weights = parts.iter().map(|(prefix, out_features)| {
-            self.tensor(
-                &format!("{prefix}.weight"),
-                &[*out_features, in_features],
-                self.dtype,
-            )
+            self.matrix(&format!("{prefix}.weight"), *out_features, in_features)
         });
         let weight = concatenate(weights.collect::<Result<_>>()?)?;
         let bias = if bias {
@@ -95,11 +115,7 @@ impl<'a> WeightLoader<'a> {
 
     /// An embedding table, `[rows, width]`.
     pub(crate) fn embedding(&self, name: &str, rows: usize, width: usize) -> Result<Embedding> {
-        Ok(Embedding::new(self.tensor(
-            name,
-            &[rows, width],
-            self.dtype,
-        )?)?)
+        Ok(Embedding::new(self.matrix(name, rows, width)?)?)
     }
 
     /// The output layer `lm_head`, shared with `embedding`, the table `embedding_name`, where
@@ -121,6 +137,11 @@ impl<'a> WeightLoader<'a> {
         }
         let (vocab_size, width) = embedding.weight().dims2()?;
         self.linear("lm_head", width, vocab_size, false)
+    }
+
+    /// The weight of a norm without a bias, `{prefix}.weight`, in the dtype of activations.
+    pub(crate) fn norm_weight(&self, prefix: &str, size: usize) -> Result<Tensor> {
+        self.vector(&format!("{prefix}.weight"), size)
     }
 
     /// A layer norm from `{prefix}.weight` and `{prefix}.bias`; without them if not `affine`.
@@ -167,8 +188,19 @@ impl<'a> WeightLoader<'a> {
         })
     }
 
+    /// `number` as the weights' dtype holds it.
+    pub(crate) fn round(&self, number: f64) -> Result<f64> {
+        let rounded = Tensor::new(number, &Device::Cpu)?.to_dtype(self.dtype)?;
+        Ok(rounded.to_dtype(DType::F64)?.to_scalar()?)
+    }
+
+    /// A weight, `[rows, columns]`, as it is to be kept.
+    pub(crate) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Tensor> {
+        self.tensor(name, &[rows, columns], self.dtype)
+    }
+
     /// A norm's weight or a bias, in the dtype of activations.
-    fn vector(&self, name: &str, size: usize) -> Result<Tensor> {
+    pub(crate) fn vector(&self, name: &str, size: usize) -> Result<Tensor> {
         self.tensor(name, &[size], activation_dtype(&self.device, self.dtype))
     }
 

@@ -22,18 +22,29 @@ pub(crate) fn fixture_path(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// All checkpoints, sorted.
+pub(crate) fn fixture_names() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(fixture_path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
 /// Loads the checkpoint in `folder`, whatever its form.
-pub(crate) fn load(folder: &Path, dtype: DType) -> Result<Box<dyn Model>> {
+pub(crate) fn load(folder: &Path, config: &ModelConfig, dtype: DType) -> Result<Box<dyn Model>> {
     let names: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name != "expected.safetensors")
         .collect();
-    let config = ModelConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap())?;
     let weights = WeightFiles::open(&names, |name| {
         std::fs::read(folder.join(name)).map(|bytes| Arc::new(bytes) as FileBuffer)
     })?;
-    load_model(&config, weights, &Device::Cpu, dtype)
+    load_model(config, weights, &Device::Cpu, dtype)
 }
 
 /// Loads files given as name and bytes.
@@ -51,9 +62,14 @@ pub(crate) fn load_files(
 
 /// A checkpoint with what transformers makes of it.
 pub(crate) struct Fixture {
+    pub(crate) name: String,
     folder: PathBuf,
+    /// How long the sequences of the run may be, where it is not what the config says.
+    max_model_len: Option<usize>,
     pub(crate) prompts: Vec<Vec<u32>>,
     pub(crate) expected: Vec<Logits>,
+    /// What greedy decoding appends to each prompt.
+    pub(crate) greedy: Vec<Vec<u32>>,
 }
 
 /// Part of a prompt that runs in a step.
@@ -68,19 +84,30 @@ impl Fixture {
         let folder = fixture_path(name);
         let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
         let recorded = SafeTensors::deserialize(&bytes).unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let settings = metadata.metadata().clone().unwrap_or_default();
         let mut fixture = Self {
+            name: name.to_owned(),
             folder,
+            max_model_len: settings
+                .get("max_model_len")
+                .map(|len| len.parse().unwrap()),
             prompts: Vec::new(),
             expected: Vec::new(),
+            greedy: Vec::new(),
         };
-        while let Ok(prompt) = recorded.tensor(&format!("prompt.{}", fixture.prompts.len())) {
-            let logits = recorded
-                .tensor(&format!("logits.{}", fixture.prompts.len()))
-                .unwrap();
-            let (prompt, _) = prompt.data().as_chunks::<4>();
+        let ids = |name: &str| -> Option<Vec<u32>> {
+            let ids = recorded.tensor(name).ok()?;
+            let (ids, _) = ids.data().as_chunks::<4>();
+            Some(ids.iter().map(|id| u32::from_le_bytes(*id)).collect())
+        };
+        while let Some(prompt) = ids(&format!("prompt.{}", fixture.prompts.len())) {
+            let index = fixture.prompts.len();
+            fixture.prompts.push(prompt);
             fixture
-                .prompts
-                .push(prompt.iter().map(|id| u32::from_le_bytes(*id)).collect());
+                .greedy
+                .push(ids(&format!("greedy.{index}")).unwrap());
+            let logits = recorded.tensor(&format!("logits.{index}")).unwrap();
             let (values, _) = logits.data().as_chunks::<4>();
             let values: Vec<f32> = values
                 .iter()
@@ -95,6 +122,44 @@ impl Fixture {
         }
         assert!(fixture.prompts.len() >= 3, "{name} has too few prompts");
         fixture
+    }
+
+    pub(crate) fn config(&self) -> ModelConfig {
+        let json = std::fs::read(self.folder.join("config.json")).unwrap();
+        let mut config = ModelConfig::from_json(&json).unwrap();
+        if let Some(max_model_len) = self.max_model_len {
+            config.max_model_len = max_model_len;
+        }
+        config
+    }
+
+    /// The same checkpoint with all of each greedy continuation but its last token as prompts.
+    pub(crate) fn continued(&self) -> Self {
+        let prompts = self.prompts.iter().zip(&self.greedy);
+        let prompts =
+            prompts.map(|(prompt, greedy)| [prompt, &greedy[..greedy.len() - 1]].concat());
+        Self {
+            name: self.name.clone(),
+            folder: self.folder.clone(),
+            max_model_len: self.max_model_len,
+            prompts: prompts.collect(),
+            expected: Vec::new(),
+            greedy: Vec::new(),
+        }
+    }
+
+    /// `beginnings` of the prompts in one step, then token by token.
+    pub(crate) fn prefill_then_decode(&self, beginnings: &[Vec<u32>]) -> Vec<Vec<Step>> {
+        let mut steps: Vec<Vec<Step>> = Vec::new();
+        for (Step { prompt, tokens }, beginning) in self.all_prompts().zip(beginnings) {
+            let decoded = (beginning.len()..tokens.end).map(|start| start..start + 1);
+            let parts = std::iter::once(0..beginning.len()).chain(decoded);
+            for (index, tokens) in parts.enumerate() {
+                steps.resize_with(steps.len().max(index + 1), Vec::new);
+                steps[index].push(Step { prompt, tokens });
+            }
+        }
+        steps
     }
 
     /// Each prompt as a whole.
@@ -177,8 +242,10 @@ impl Fixture {
         wanted: impl Fn((usize, usize)) -> bool,
         mut take: impl FnMut(usize, Vec<f32>),
     ) {
-        let model = load(&self.folder, dtype).unwrap();
-        let mut kv = KvCache::new(model.kv_cache_spec(), 64, BLOCK_SIZE, &Device::Cpu).unwrap();
+        let config = self.config();
+        let model = load(&self.folder, &config, dtype).unwrap();
+        assert_eq!(model.kv_cache_spec(), config.kv_cache_spec(dtype));
+        let mut kv = KvCache::new(model.kv_cache_spec(), 160, BLOCK_SIZE, &Device::Cpu).unwrap();
         // Blocks in no particular order, no two sequences next to each other.
         let blocks_each = self
             .prompts

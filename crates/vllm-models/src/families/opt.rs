@@ -7,7 +7,8 @@ use vllm_tensor::{
 };
 
 use crate::loader::WeightLoader;
-use crate::{Batch, Error, Model, ModelConfig, Result};
+use crate::parts::activation;
+use crate::{Batch, Model, ModelConfig, Result};
 
 /// The position table begins with two rows that no token uses.
 const POSITION_OFFSET: usize = 2;
@@ -67,7 +68,7 @@ struct Opt {
 
 impl Opt {
     fn load(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Self> {
-        let opt = OptConfig::deserialize(&config.raw).map_err(|e| Error::Config(e.to_string()))?;
+        let opt: OptConfig = config.family()?;
         let (vocab_size, hidden_size) = (config.vocab_size, config.hidden_size);
         let embed_dim = opt.word_embed_proj_dim.unwrap_or(hidden_size);
         let max_positions = opt.max_position_embeddings;
@@ -103,12 +104,7 @@ impl Opt {
             lm_head,
             vocab_size,
             max_positions,
-            kv_cache_spec: KvCacheSpec {
-                num_layers: config.num_layers,
-                num_kv_heads: config.num_heads,
-                head_dim: config.head_dim,
-                dtype: weights.dtype(),
-            },
+            kv_cache_spec: config.kv_cache_spec(weights.dtype()),
             device: weights.device().clone(),
         })
     }
@@ -169,12 +165,6 @@ impl DecoderLayer {
         let name = |part: &str| format!("decoder.layers.{index}.{part}");
         let qkv = ["q_proj", "k_proj", "v_proj"]
             .map(|part| (name(&format!("self_attn.{part}")), hidden_size));
-        let activation = Activation::from_name(&opt.activation_function).ok_or_else(|| {
-            Error::Config(format!(
-                "unknown activation_function '{}'",
-                opt.activation_function
-            ))
-        })?;
         Ok(Self {
             self_attn_layer_norm: layer_norm(
                 &name("self_attn_layer_norm"),
@@ -191,7 +181,7 @@ impl DecoderLayer {
             )?,
             final_layer_norm: layer_norm(&name("final_layer_norm"), hidden_size, opt, weights)?,
             fc1: weights.linear(&name("fc1"), hidden_size, opt.ffn_dim, bias)?,
-            activation,
+            activation: activation(&opt.activation_function)?,
             fc2: weights.linear(&name("fc2"), opt.ffn_dim, hidden_size, bias)?,
             norm_before: opt.do_layer_norm_before,
             num_heads: config.num_heads,

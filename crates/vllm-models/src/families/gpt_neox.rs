@@ -1,0 +1,133 @@
+//! GPT-NeoX (Black et al. 2022) and Pythia: rotation of a part of each head, attention and MLP side by
+//! side.
+
+use serde::Deserialize;
+use vllm_tensor::{Linear, Tensor};
+
+use crate::loader::WeightLoader;
+use crate::parts::{
+    Attention, Decoder, DecoderLayer, DecoderNames, FeedForward, Mlp, NormKind, Residual,
+    activation, rope,
+};
+use crate::{Model, ModelConfig, Result};
+
+#[derive(Deserialize)]
+struct GptNeoxConfig {
+    intermediate_size: usize,
+    #[serde(default = "gelu")]
+    hidden_act: String,
+    #[serde(default = "layer_norm_eps")]
+    layer_norm_eps: f64,
+    #[serde(default = "yes")]
+    use_parallel_residual: bool,
+    #[serde(default = "yes")]
+    attention_bias: bool,
+}
+
+fn gelu() -> String {
+    "gelu".to_owned()
+}
+
+fn layer_norm_eps() -> f64 {
+    1e-5
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The output layer has a name of its own here.
+pub(crate) fn canonical_name(name: &str) -> &str {
+    match name {
+        "embed_out.weight" => "lm_head.weight",
+        other => other,
+    }
+}
+
+const NAMES: DecoderNames = DecoderNames {
+    embed_tokens: "gpt_neox.embed_in.weight",
+    norm: "gpt_neox.final_layer_norm",
+};
+
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+    let neox: GptNeoxConfig = config.family()?;
+    let norm = NormKind::Layer {
+        eps: neox.layer_norm_eps,
+    };
+    let rotaries = vec![rope::rotary(config)?];
+    let decoder = Decoder::load(config, weights, &NAMES, norm, rotaries, |index| {
+        load_layer(index, config, &neox, norm, weights)
+    })?;
+    Ok(Box::new(decoder))
+}
+
+fn load_layer(
+    index: usize,
+    config: &ModelConfig,
+    neox: &GptNeoxConfig,
+    norm: NormKind,
+    weights: &WeightLoader<'_>,
+) -> Result<DecoderLayer> {
+    let name = |part: &str| format!("gpt_neox.layers.{index}.{part}");
+    let hidden_size = config.hidden_size;
+    let linear = |part: &str, from: usize, to: usize, bias: bool| {
+        weights.linear(&name(part), from, to, bias)
+    };
+    let qkv_proj = load_qkv(&name("attention.query_key_value"), config, neox, weights)?;
+    let o_proj = linear(
+        "attention.dense",
+        hidden_size,
+        hidden_size,
+        neox.attention_bias,
+    )?;
+    let mlp = Mlp {
+        up_proj: linear(
+            "mlp.dense_h_to_4h",
+            hidden_size,
+            neox.intermediate_size,
+            true,
+        )?,
+        activation: activation(&neox.hidden_act)?,
+        down_proj: linear(
+            "mlp.dense_4h_to_h",
+            neox.intermediate_size,
+            hidden_size,
+            true,
+        )?,
+    };
+    let load_norm = |part: &str| norm.load(&name(part), hidden_size, weights);
+    Ok(DecoderLayer {
+        attention: Residual::pre_norm(
+            load_norm("input_layernorm")?,
+            Attention::new(qkv_proj, o_proj, config),
+        ),
+        feed_forward: Residual::pre_norm(
+            load_norm("post_attention_layernorm")?,
+            FeedForward::Plain(mlp),
+        ),
+        parallel: neox.use_parallel_residual,
+    })
+}
+
+/// Stored head by head, each with its query, key and value; wanted as all queries, keys and values.
+fn load_qkv(
+    prefix: &str,
+    config: &ModelConfig,
+    neox: &GptNeoxConfig,
+    weights: &WeightLoader<'_>,
+) -> Result<Linear> {
+    let hidden_size = config.hidden_size;
+    let by_kind = |by_head: Tensor, width: usize| -> Result<Tensor> {
+        let by_head = by_head.reshape((config.num_heads, 3, config.head_dim, width))?;
+        let by_kind = by_head.transpose(0, 1)?.contiguous()?;
+        Ok(by_kind.reshape((3 * hidden_size, width))?)
+    };
+    let weight = weights.matrix(&format!("{prefix}.weight"), 3 * hidden_size, hidden_size)?;
+    let bias = if neox.attention_bias {
+        let bias = weights.vector(&format!("{prefix}.bias"), 3 * hidden_size)?;
+        Some(by_kind(bias, 1)?.flatten_all()?)
+    } else {
+        None
+    };
+    Ok(Linear::new(by_kind(weight, hidden_size)?, bias)?)
+}

@@ -1,0 +1,92 @@
+use vllm_tensor::{AttentionOptions, LayerKvCache, Linear, Tensor, paged_attention, write_kv};
+
+use super::Norm;
+use super::decoder::Step;
+use crate::loader::WeightLoader;
+use crate::{ModelConfig, Result};
+
+/// Causal attention with grouped heads over the paged cache.
+///
+/// Families change the fields that differ from [`Attention::new`]'s.
+pub(crate) struct Attention {
+    /// Queries, keys and values side by side.
+    qkv_proj: Linear,
+    o_proj: Linear,
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+    /// Of queries and of keys before they are rotated: over a head or over all heads together, by
+    /// the size of the norm.
+    pub(crate) qk_norm: Option<(Norm, Norm)>,
+    /// Which of the decoder's rotations applies; none for layers that know no positions.
+    pub(crate) rotary: Option<usize>,
+    pub(crate) options: AttentionOptions,
+}
+
+/// Which projections have a bias.
+#[derive(Clone, Copy)]
+pub(crate) struct AttentionBias {
+    pub(crate) qkv: bool,
+    pub(crate) output: bool,
+}
+
+impl Attention {
+    /// Plain causal attention with the decoder's first rotation.
+    pub(crate) fn new(qkv_proj: Linear, o_proj: Linear, config: &ModelConfig) -> Self {
+        Self {
+            qkv_proj,
+            o_proj,
+            num_heads: config.num_heads,
+            num_kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            qk_norm: None,
+            rotary: Some(0),
+            options: AttentionOptions::causal(config.head_dim),
+        }
+    }
+
+    /// The same from `q_proj`, `k_proj`, `v_proj` and `o_proj` below `prefix`.
+    pub(crate) fn load(
+        prefix: &str,
+        config: &ModelConfig,
+        bias: AttentionBias,
+        weights: &WeightLoader<'_>,
+    ) -> Result<Self> {
+        let qkv = [
+            ("q_proj", config.num_heads),
+            ("k_proj", config.num_kv_heads),
+            ("v_proj", config.num_kv_heads),
+        ];
+        let qkv = qkv.map(|(part, heads)| (format!("{prefix}.{part}"), heads * config.head_dim));
+        let qkv_proj = weights.stacked_linear(&qkv, config.hidden_size, bias.qkv)?;
+        let o_proj = weights.linear(
+            &format!("{prefix}.o_proj"),
+            config.num_heads * config.head_dim,
+            config.hidden_size,
+            bias.output,
+        )?;
+        Ok(Self::new(qkv_proj, o_proj, config))
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, kv: &mut LayerKvCache, step: &Step) -> Result<Tensor> {
+        let num_tokens = x.dim(0)?;
+        let qkv = self.qkv_proj.forward(x)?;
+        let heads = |first: usize, count: usize| -> Result<Tensor> {
+            let own = qkv.narrow(1, first * self.head_dim, count * self.head_dim)?;
+            Ok(own.reshape((num_tokens, count, self.head_dim))?)
+        };
+        let mut queries = heads(0, self.num_heads)?;
+        let mut keys = heads(self.num_heads, self.num_kv_heads)?;
+        let values = heads(self.num_heads + self.num_kv_heads, self.num_kv_heads)?;
+        if let Some((q_norm, k_norm)) = &self.qk_norm {
+            (queries, keys) = (q_norm.forward(&queries)?, k_norm.forward(&keys)?);
+        }
+        if let Some(angles) = self.rotary.and_then(|index| step.angles.get(index)) {
+            (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
+        }
+        write_kv(kv, &keys, &values, &step.metadata)?;
+        let attended = paged_attention(&queries, kv, &step.metadata, &self.options)?;
+        let attended = attended.reshape((num_tokens, self.num_heads * self.head_dim))?;
+        Ok(self.o_proj.forward(&attended)?)
+    }
+}

@@ -1,0 +1,192 @@
+use vllm_tensor::{
+    AttentionMetadata, DType, Device, Embedding, KvCache, KvCacheSpec, LayerKvCache, Linear,
+    Rotary, RotaryAngles, Tensor,
+};
+
+use super::{Attention, FeedForward, Norm, NormKind};
+use crate::loader::WeightLoader;
+use crate::{Batch, Model, ModelConfig, Result};
+
+/// A decoder-only language model: embedding, layers, norm, output layer.
+///
+/// Families change the fields that differ from [`Decoder::load`]'s.
+pub(crate) struct Decoder {
+    embed_tokens: Embedding,
+    /// Learned positions, added to the embedding.
+    pub(crate) embed_positions: Option<Embedding>,
+    /// Factor on the embedding.
+    pub(crate) embedding_scale: Option<f64>,
+    rotaries: Vec<Rotary>,
+    layers: Vec<DecoderLayer>,
+    norm: Norm,
+    lm_head: Linear,
+    /// Logits become `cap · tanh(logit / cap)`.
+    pub(crate) logits_soft_cap: Option<f64>,
+    /// Factor on the logits, after the cap.
+    pub(crate) logits_scale: Option<f64>,
+    vocab_size: usize,
+    /// Positions that the model has room for; rotations have no end.
+    pub(crate) max_positions: usize,
+    kv_cache_spec: KvCacheSpec,
+    device: Device,
+}
+
+/// Where a checkpoint keeps what lies outside the layers.
+pub(crate) struct DecoderNames {
+    pub(crate) embed_tokens: &'static str,
+    pub(crate) norm: &'static str,
+}
+
+impl DecoderNames {
+    /// As most families name them.
+    pub(crate) const USUAL: Self = Self {
+        embed_tokens: "model.embed_tokens.weight",
+        norm: "model.norm",
+    };
+}
+
+/// What the layers of one step share.
+pub(crate) struct Step {
+    pub(crate) metadata: AttentionMetadata,
+    /// One for each of the decoder's rotations.
+    pub(crate) angles: Vec<RotaryAngles>,
+}
+
+impl Decoder {
+    /// Reads everything; `layer` makes the layer of an index.
+    pub(crate) fn load(
+        config: &ModelConfig,
+        weights: &WeightLoader<'_>,
+        names: &DecoderNames,
+        norm: NormKind,
+        rotaries: Vec<Rotary>,
+        layer: impl FnMut(usize) -> Result<DecoderLayer>,
+    ) -> Result<Self> {
+        let (vocab_size, hidden_size) = (config.vocab_size, config.hidden_size);
+        let embed_tokens = weights.embedding(names.embed_tokens, vocab_size, hidden_size)?;
+        let lm_head = weights.lm_head(
+            &embed_tokens,
+            names.embed_tokens,
+            config.tie_word_embeddings,
+        )?;
+        Ok(Self {
+            embed_tokens,
+            embed_positions: None,
+            embedding_scale: None,
+            rotaries,
+            layers: (0..config.num_layers).map(layer).collect::<Result<_>>()?,
+            norm: norm.load(names.norm, hidden_size, weights)?,
+            lm_head,
+            logits_soft_cap: None,
+            logits_scale: None,
+            vocab_size,
+            max_positions: usize::MAX,
+            kv_cache_spec: config.kv_cache_spec(weights.dtype()),
+            device: weights.device().clone(),
+        })
+    }
+
+    fn embed(&self, batch: &Batch<'_>) -> Result<Tensor> {
+        let token_ids = Tensor::new(batch.token_ids, &self.device)?;
+        let mut embedded = self.embed_tokens.forward(&token_ids)?;
+        if let Some(scale) = self.embedding_scale {
+            embedded = (embedded * scale)?;
+        }
+        if let Some(embed_positions) = &self.embed_positions {
+            let positions = Tensor::new(batch.positions, &self.device)?;
+            embedded = (embedded + embed_positions.forward(&positions)?)?;
+        }
+        Ok(embedded)
+    }
+}
+
+impl Model for Decoder {
+    fn forward(&self, batch: &Batch<'_>, kv: &mut KvCache) -> Result<Tensor> {
+        let metadata = batch.prepare(kv, self.vocab_size, self.max_positions, &self.device)?;
+        let angles = self
+            .rotaries
+            .iter()
+            .map(|rotary| rotary.angles(batch.positions, &self.device));
+        let step = Step {
+            metadata,
+            angles: angles.collect::<Result<_, _>>()?,
+        };
+        let mut hidden = self.embed(batch)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            hidden = layer.forward(&hidden, kv.layer_mut(index)?, &step)?;
+        }
+        // From here on only the rows whose logits are wanted.
+        let hidden = self.norm.forward(&batch.select_logit_rows(&hidden)?)?;
+        let mut logits = self.lm_head.forward(&hidden)?.to_dtype(DType::F32)?;
+        if let Some(cap) = self.logits_soft_cap {
+            logits = ((logits / cap)?.tanh()? * cap)?;
+        }
+        if let Some(scale) = self.logits_scale {
+            logits = (logits * scale)?;
+        }
+        Ok(logits)
+    }
+
+    fn kv_cache_spec(&self) -> KvCacheSpec {
+        self.kv_cache_spec
+    }
+}
+
+/// Attention, then an MLP, each with norms where the family has them.
+pub(crate) struct DecoderLayer {
+    pub(crate) attention: Residual<Attention>,
+    pub(crate) feed_forward: Residual<FeedForward>,
+    /// Whether the MLP sees the layer's input instead of the attention's result.
+    pub(crate) parallel: bool,
+}
+
+/// `x + scale · norm_after(block(norm_before(x)))`.
+pub(crate) struct Residual<B> {
+    pub(crate) norm_before: Option<Norm>,
+    pub(crate) block: B,
+    pub(crate) norm_after: Option<Norm>,
+    pub(crate) scale: Option<f64>,
+}
+
+impl<B> Residual<B> {
+    /// The usual kind, normed before.
+    pub(crate) fn pre_norm(norm: Norm, block: B) -> Self {
+        Self {
+            norm_before: Some(norm),
+            block,
+            norm_after: None,
+            scale: None,
+        }
+    }
+
+    /// What is added to `x`.
+    fn update(
+        &self,
+        x: &Tensor,
+        run: impl FnOnce(&B, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let mut y = match &self.norm_before {
+            Some(norm) => run(&self.block, &norm.forward(x)?)?,
+            None => run(&self.block, x)?,
+        };
+        if let Some(norm) = &self.norm_after {
+            y = norm.forward(&y)?;
+        }
+        match self.scale {
+            Some(scale) => Ok((y * scale)?),
+            None => Ok(y),
+        }
+    }
+}
+
+impl DecoderLayer {
+    fn forward(&self, x: &Tensor, kv: &mut LayerKvCache, step: &Step) -> Result<Tensor> {
+        let update = self
+            .attention
+            .update(x, |attention, x| attention.forward(x, kv, step))?;
+        let attended = (x + update)?;
+        let mlp_input = if self.parallel { x } else { &attended };
+        let update = self.feed_forward.update(mlp_input, FeedForward::forward)?;
+        Ok((attended + update)?)
+    }
+}
