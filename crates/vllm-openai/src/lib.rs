@@ -93,6 +93,7 @@ mod models;
 mod options;
 mod responses;
 mod sampling;
+mod scoring;
 mod scrub;
 mod sse;
 mod structured;
@@ -122,6 +123,7 @@ pub use models::{ModelList, PROTOCOL_VERSION, Version, check_model};
 pub use options::{GenerationOptions, StreamOptions, TruncationSide};
 pub use responses::{ResponseObject, ResponsesRequest, ResponsesResult, ResponsesStream};
 pub use sampling::SamplingDefaults;
+pub use scoring::{ScoringRequest, ScoringResponse, ScoringText};
 pub use sse::{DONE, push_error};
 pub use structured::{ResponseFormat, combined_constraint};
 pub use tokenize::{

@@ -71,7 +71,7 @@ pub(super) trait WithHeaders {
 
 impl WithHeaders for GenerationOptions {
     fn apply_headers(&mut self, headers: &HeaderMap) {
-        if let Some(request_id) = header_text(headers, REQUEST_ID).filter(|id| !id.is_empty()) {
+        if let Some(request_id) = request_id(headers) {
             self.request_id = request_id.to_owned();
         }
         self.apply_priority(headers);
@@ -82,6 +82,11 @@ impl WithHeaders for GenerationOptions {
             self.priority = priority;
         }
     }
+}
+
+/// The caller's name for its request.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    header_text(headers, REQUEST_ID).filter(|id| !id.is_empty())
 }
 
 /// Refuses a model name that is not served.

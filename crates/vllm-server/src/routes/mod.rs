@@ -1,15 +1,19 @@
 //! One module per family of routes. A new family adds its [`Route`]s to [`all`].
 
+mod batch;
 mod chat;
 mod common;
 mod completions;
+mod elastic;
 mod health;
+mod invocations;
 mod load_report;
 mod messages;
 pub(crate) mod metrics;
 mod models;
 mod responses;
 mod scale_out;
+mod scoring;
 mod tokenize;
 
 use std::future::{Ready, ready};
@@ -107,11 +111,18 @@ pub(crate) fn all(config: &HttpConfig) -> Vec<Route> {
         Route::get("/v1/models", models::list),
         Route::post("/v1/completions", completions::create).counted(),
         Route::post("/v1/chat/completions", chat::create).counted(),
+        Route::post("/v1/chat/completions/batch", batch::create).counted(),
         Route::post("/v1/responses", responses::create).counted(),
         Route::get("/v1/responses/{response_id}", responses::unknown).counted(),
         Route::post("/v1/responses/{response_id}/cancel", responses::unknown).counted(),
         Route::post("/v1/messages", messages::create).counted(),
         Route::post("/v1/messages/count_tokens", messages::count_tokens).counted(),
+        Route::post("/v1/systemone", elastic::no_decisions),
+        Route::post("/generative_scoring", scoring::create).counted(),
+        Route::post("/invocations", invocations::create).counted(),
+        Route::get("/kv_event_sources", elastic::kv_event_sources),
+        Route::post("/scale_elastic_ep", elastic::scale),
+        Route::post("/is_scaling_elastic_ep", elastic::is_scaling),
         Route::post("/tokenize", tokenize::tokenize),
         Route::post("/detokenize", tokenize::detokenize),
     ];
