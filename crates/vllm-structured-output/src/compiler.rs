@@ -73,7 +73,8 @@ impl GrammarCompiler {
                 .join()
                 .unwrap_or_else(|_| Err(Error::Grammar("the grammar is not supported".to_owned())))
         })?;
-        Ok(Grammar::new(matcher, self.stop_ids.clone()))
+        let vocab_size = self.factory.tok_env().tok_trie().vocab_size();
+        Ok(Grammar::new(matcher, self.stop_ids.clone(), vocab_size))
     }
 
     fn build(&self, grammar: TopLevelGrammar) -> Result<Matcher> {

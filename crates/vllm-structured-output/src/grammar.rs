@@ -11,14 +11,16 @@ use crate::error::{Error, Result, message};
 pub struct Grammar {
     matcher: Matcher,
     stop_ids: Arc<[u32]>,
+    mask_words: usize,
     is_finished: bool,
 }
 
 impl Grammar {
-    pub(crate) fn new(matcher: Matcher, stop_ids: Arc<[u32]>) -> Self {
+    pub(crate) fn new(matcher: Matcher, stop_ids: Arc<[u32]>, vocab_size: usize) -> Self {
         Self {
             matcher,
             stop_ids,
+            mask_words: vocab_size.div_ceil(32),
             is_finished: false,
         }
     }
@@ -32,11 +34,21 @@ impl Grammar {
     /// spell it.
     pub fn fill_mask(&mut self, mask: &mut Vec<u32>) -> Result<()> {
         mask.clear();
+        if self.is_finished {
+            mask.resize(self.mask_words, 0);
+            for &id in self.stop_ids.iter() {
+                if let Some(word) = mask.get_mut(id as usize / 32) {
+                    *word |= 1 << (id % 32);
+                }
+            }
+            return Ok(());
+        }
         let allowed = self
             .matcher
             .compute_mask_or_eos()
             .map_err(|error| Error::Mask(message(error)))?;
-        mask.extend_from_slice(allowed.as_slice());
+        // The engine keeps room for more ids than there are.
+        mask.extend(allowed.as_slice().iter().take(self.mask_words));
         Ok(())
     }
 
