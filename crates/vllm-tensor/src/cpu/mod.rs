@@ -6,6 +6,7 @@
 
 mod attention;
 mod dot;
+mod gated;
 mod isa;
 mod kv_write;
 mod linear;
@@ -18,6 +19,7 @@ mod storage;
 use candle_core::{DType, Tensor};
 
 pub(crate) use attention::paged_attention;
+pub(crate) use gated::gated;
 pub use isa::Isa;
 pub(crate) use kv_write::write_slots;
 pub(crate) use linear::linear;
