@@ -142,6 +142,9 @@ pub(crate) struct Args {
     /// Report usage in every stream
     #[arg(long, help_heading = "API")]
     pub(crate) enable_force_include_usage: bool,
+    /// No /openapi.json, /docs and /redoc
+    #[arg(long, help_heading = "API")]
+    pub(crate) disable_fastapi_docs: bool,
     /// Count requests in flight for /load
     #[arg(long, help_heading = "API")]
     pub(crate) enable_server_load_tracking: bool,

@@ -77,14 +77,13 @@ const WITHOUT_EFFECT: [&str; 38] = [
 ];
 
 /// Flags without a value that can be ignored; their `--no-` forms too.
-const SWITCHES_WITHOUT_EFFECT: [&str; 27] = [
+const SWITCHES_WITHOUT_EFFECT: [&str; 26] = [
     "aggregate-engine-logging",
     "async-scheduling",
     "cudagraph-metrics",
     "disable-cascade-attn",
     "disable-chunked-mm-input",
     "disable-custom-all-reduce",
-    "disable-fastapi-docs",
     "disable-hybrid-kv-cache-manager",
     "enable-flash-late-interaction",
     "enable-log-deltas",

@@ -151,6 +151,7 @@ fn http_config(args: &Args, environment: &Environment) -> Result<HttpConfig, Str
         shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
         request_id_headers: args.enable_request_id_headers,
         dev_mode: environment.is_on("VLLM_SERVER_DEV_MODE"),
+        docs: !args.disable_fastapi_docs,
         keep_alive_on_engine_death: environment.is_on("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"),
     })
 }

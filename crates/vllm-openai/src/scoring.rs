@@ -75,7 +75,7 @@ impl ScoringRequest {
             .map_err(|errors| ErrorResponse::schema(&errors))
     }
 
-    fn decode(body: &Dict, scope: &mut Scope) -> Option<Self> {
+    pub(crate) fn decode(body: &Dict, scope: &mut Scope) -> Option<Self> {
         let mut fields = Fields::new(body, scope);
         let model = fields.nullable("model", string);
         let query = fields.required("query", decode_text);

@@ -8,9 +8,7 @@ use crate::chat::{
     RequestPolicy, check_generation_prompt, check_media_kwargs, check_template_kwargs,
     decode_media_io_kwargs, decode_messages, decode_tools, merge_template_kwargs,
 };
-use crate::decode::{
-    Dict, Fields, SchemaError, Scope, boolean, dict, integer_between, list_of, model, string,
-};
+use crate::decode::{Dict, Fields, Scope, boolean, dict, integer_between, list_of, model, string};
 use crate::error::{ErrorResponse, Result};
 
 /// `POST /tokenize`.
@@ -77,35 +75,37 @@ impl TokenizeRequest {
             return Err(ErrorResponse::schema(scope.errors()));
         };
         check_generation_prompt(members)?;
-        let chat_errors = match Self::chat(members) {
+        let read = |decode: fn(&Dict, &mut Scope) -> Self| {
+            let mut scope = Scope::new();
+            let request = decode(members, &mut scope);
+            scope.finish(Some(request))
+        };
+        let chat_errors = match read(Self::decode_chat) {
             Ok(request) => return Ok(request),
             Err(errors) => errors,
         };
-        Self::prompt(members).map_err(|mut errors| {
+        read(Self::decode_prompt).map_err(|mut errors| {
             errors.extend(chat_errors);
             ErrorResponse::schema(&errors)
         })
     }
 
-    fn prompt(members: &Dict) -> Result<Self, Vec<SchemaError>> {
-        let mut scope = Scope::new();
-        let mut fields = Fields::new(members, &mut scope);
+    pub(crate) fn decode_prompt(members: &Dict, scope: &mut Scope) -> Self {
+        let mut fields = Fields::new(members, scope);
         let model = fields.nullable("model", string);
         let prompt = fields.required("prompt", string);
-        let request = Self {
+        Self {
             model,
             input: TokenizeInput::Prompt(prompt.unwrap_or_default()),
             add_special_tokens: fields.with_default("add_special_tokens", true, boolean),
             return_token_strs: fields
                 .nullable("return_token_strs", boolean)
                 .unwrap_or(false),
-        };
-        scope.finish(Some(request))
+        }
     }
 
-    fn chat(members: &Dict) -> Result<Self, Vec<SchemaError>> {
-        let mut scope = Scope::new();
-        let mut fields = Fields::new(members, &mut scope);
+    pub(crate) fn decode_chat(members: &Dict, scope: &mut Scope) -> Self {
+        let mut fields = Fields::new(members, scope);
         let model = fields.nullable("model", string);
         let messages = fields.required("messages", decode_messages);
         let add_generation_prompt = fields.with_default("add_generation_prompt", true, boolean);
@@ -122,13 +122,12 @@ impl TokenizeRequest {
             media_io_kwargs: fields.nullable("media_io_kwargs", decode_media_io_kwargs),
             mm_processor_kwargs: fields.nullable("mm_processor_kwargs", dict),
         };
-        let request = Self {
+        Self {
             model,
             input: TokenizeInput::Chat(Box::new(chat)),
             add_special_tokens: fields.with_default("add_special_tokens", false, boolean),
             return_token_strs,
-        };
-        scope.finish(Some(request))
+        }
     }
 
     /// Refuses what the server's command line does not allow.
@@ -190,7 +189,14 @@ impl DetokenizeRequest {
     /// 400 with all schema errors.
     pub fn from_body(body: &Dict) -> Result<Self> {
         let mut scope = Scope::new();
-        let mut fields = Fields::new(body, &mut scope);
+        let request = Self::decode(body, &mut scope);
+        scope
+            .finish(Some(request))
+            .map_err(|errors| ErrorResponse::schema(&errors))
+    }
+
+    pub(crate) fn decode(body: &Dict, scope: &mut Scope) -> Self {
+        let mut fields = Fields::new(body, scope);
         let model = fields.nullable("model", string);
         let tokens = fields.required("tokens", list_of(integer_between(0, i64::MAX)));
         let tokens = tokens.unwrap_or_default();
@@ -198,10 +204,7 @@ impl DetokenizeRequest {
             .into_iter()
             .filter_map(|token| u32::try_from(token).ok())
             .collect();
-        let request = Self { model, tokens };
-        scope
-            .finish(Some(request))
-            .map_err(|errors| ErrorResponse::schema(&errors))
+        Self { model, tokens }
     }
 }
 

@@ -44,6 +44,8 @@ pub struct HttpConfig {
     pub request_id_headers: bool,
     /// Offer the routes meant for development, such as `/reset_prefix_cache`.
     pub dev_mode: bool,
+    /// Offer `/openapi.json` and the pages that show it.
+    pub docs: bool,
     /// Go on answering errors after the engine has died instead of ending the process.
     pub keep_alive_on_engine_death: bool,
 }
@@ -63,6 +65,7 @@ impl Default for HttpConfig {
             shutdown_timeout: Duration::ZERO,
             request_id_headers: false,
             dev_mode: false,
+            docs: true,
             keep_alive_on_engine_death: false,
         }
     }

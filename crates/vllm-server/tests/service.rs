@@ -435,3 +435,58 @@ async fn a_dead_engine_can_be_survived() {
     assert_eq!(answer.json()["error"]["type"], "InternalServerError");
     assert_eq!(server.get("/health").await.status, 503);
 }
+
+#[tokio::test]
+async fn every_route_is_documented() {
+    let server = serve(ServerConfig::default()).await;
+    let answer = server.get("/openapi.json").await;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let api = answer.json();
+    assert!(api["openapi"].as_str().unwrap().starts_with("3."));
+    let paths = api["paths"].as_object().unwrap();
+    let known_methods = ["get", "post"];
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().unwrap() {
+            assert!(known_methods.contains(&method.as_str()), "{method} {path}");
+            let method = method.to_uppercase();
+            let real = server.send(&method, path, "", b"").await;
+            assert!(
+                ![404, 405].contains(&real.status) || path.contains('{'),
+                "{method} {path}"
+            );
+            let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+            let references = body["anyOf"].as_array().cloned();
+            for reference in references.unwrap_or_else(|| vec![body.clone()]) {
+                if let Some(pointer) = reference["$ref"].as_str() {
+                    let pointer = pointer.trim_start_matches('#');
+                    let schema = api.pointer(pointer).expect(pointer);
+                    assert_eq!(schema["type"], "object");
+                }
+            }
+        }
+    }
+    assert!(paths.contains_key("/v1/chat/completions"));
+    let completion = &api["components"]["schemas"]["CompletionRequest"]["properties"];
+    assert_eq!(completion["max_tokens"]["anyOf"][0]["type"], "integer");
+}
+
+#[tokio::test]
+async fn the_documentation_needs_nothing_from_elsewhere_and_can_be_left_out() {
+    const PAGES: [&str; 4] = ["/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"];
+    let server = serve(ServerConfig::default()).await;
+    for page in PAGES {
+        let answer = server.get(page).await;
+        assert_eq!(answer.status, 200, "{page}");
+        assert!(!answer.body.contains("http://") && !answer.body.contains("https://"));
+        let head = server.send("HEAD", page, "", b"").await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{page}");
+    }
+    let server = serve(config(HttpConfig {
+        docs: false,
+        ..HttpConfig::default()
+    }))
+    .await;
+    for page in PAGES {
+        assert_eq!(server.get(page).await.status, 404, "{page}");
+    }
+}

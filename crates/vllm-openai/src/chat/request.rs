@@ -167,7 +167,7 @@ impl ChatCompletionRequest {
             .map_err(|errors| ErrorResponse::schema(&errors))
     }
 
-    fn decode(body: &Dict, scope: &mut Scope, has_tools: bool) -> Option<Self> {
+    pub(crate) fn decode(body: &Dict, scope: &mut Scope, has_tools: bool) -> Option<Self> {
         let mut fields = Fields::new(body, scope);
         let defaults = EndpointDefaults {
             n_is_nullable: true,

@@ -126,7 +126,7 @@ impl CompletionRequest {
         Ok(Self { prompts, ..request })
     }
 
-    fn decode(body: &Dict, scope: &mut Scope) -> (Self, RawPrompt) {
+    pub(crate) fn decode(body: &Dict, scope: &mut Scope) -> (Self, RawPrompt) {
         let mut fields = Fields::new(body, scope);
         let defaults = EndpointDefaults {
             n_is_nullable: false,
@@ -228,7 +228,7 @@ fn check_prompt(body: &Dict) -> Result<()> {
 }
 
 /// The prompt field before its ids are narrowed.
-enum RawPrompt {
+pub(crate) enum RawPrompt {
     Ids(Vec<i64>),
     IdLists(Vec<Vec<i64>>),
     Texts(Vec<String>),

@@ -9,6 +9,33 @@ use super::value::{Dict, Value};
 pub struct Scope {
     path: Vec<String>,
     errors: Vec<SchemaError>,
+    /// Set while a reader is asked for its fields instead of being given a body.
+    declared: Option<Vec<DeclaredField>>,
+}
+
+/// A field that a reader looks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeclaredField {
+    /// The member's name.
+    pub name: String,
+    /// Whether a body without it is refused.
+    pub required: bool,
+    /// Whether null stands for its absence.
+    pub nullable: bool,
+    /// What the field's decoder says about null: one error per type that it accepts, none if it
+    /// accepts anything.
+    pub refusals: Vec<SchemaError>,
+}
+
+/// The fields that a reader of a body looks for, in its order. The reader runs once on an empty
+/// object; objects inside of fields are not described.
+pub fn declared_fields<T>(read: impl FnOnce(&Dict, &mut Scope) -> T) -> Vec<DeclaredField> {
+    let mut scope = Scope {
+        declared: Some(Vec::new()),
+        ..Scope::new()
+    };
+    read(&Dict::new(), &mut scope);
+    scope.declared.unwrap_or_default()
 }
 
 impl Scope {
@@ -16,7 +43,7 @@ impl Scope {
     pub fn new() -> Self {
         Self {
             path: vec!["body".to_owned()],
-            errors: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -140,12 +167,43 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Notes the field, if fields are asked for.
+    fn declares<T, D>(
+        &mut self,
+        name: &str,
+        required: bool,
+        nullable: bool,
+        decode: D,
+    ) -> Result<(), D>
+    where
+        D: FnOnce(&Value, &mut Scope) -> Option<T>,
+    {
+        let Some(mut declared) = self.scope.declared.take() else {
+            return Err(decode);
+        };
+        let is_known = self.known.is_none_or(|known| known.contains(&name));
+        if is_known && !declared.iter().any(|field| field.name == name) {
+            let decode = |scope: &mut Scope| scope.attempt(|scope| decode(&Value::Null, scope));
+            declared.push(DeclaredField {
+                name: name.to_owned(),
+                required,
+                nullable,
+                refusals: self.scope.at(name, decode).err().unwrap_or_default(),
+            });
+        }
+        self.scope.declared = Some(declared);
+        Ok(())
+    }
+
     /// A member that may be missing or null.
     pub fn nullable<T>(
         &mut self,
         name: &str,
         decode: impl FnOnce(&Value, &mut Scope) -> Option<T>,
     ) -> Option<T> {
+        let Err(decode) = self.declares(name, false, true, decode) else {
+            return None;
+        };
         match self.get(name) {
             None | Some(Value::Null) => None,
             Some(value) => self.scope.at(name, |scope| decode(value, scope)),
@@ -159,6 +217,9 @@ impl<'a> Fields<'a> {
         default: T,
         decode: impl FnOnce(&Value, &mut Scope) -> Option<T>,
     ) -> T {
+        let Err(decode) = self.declares(name, false, false, decode) else {
+            return default;
+        };
         match self.get(name) {
             None => default,
             Some(value) => self
@@ -174,6 +235,9 @@ impl<'a> Fields<'a> {
         name: &str,
         decode: impl FnOnce(&Value, &mut Scope) -> Option<T>,
     ) -> Option<T> {
+        let Err(decode) = self.declares(name, true, false, decode) else {
+            return None;
+        };
         match self.get(name) {
             Some(value) => self.scope.at(name, |scope| decode(value, scope)),
             None => {

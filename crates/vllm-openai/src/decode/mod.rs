@@ -12,7 +12,7 @@ mod scalar;
 mod value;
 
 pub use errors::{SchemaError, schema_message};
-pub use fields::{Fields, Scope};
+pub use fields::{DeclaredField, Fields, Scope, declared_fields};
 pub use python::{float_repr, json_ascii, string_repr};
 pub use scalar::{
     any, boolean, dataclass, dict, dict_of, float, integer, integer_between, list_of, literal,

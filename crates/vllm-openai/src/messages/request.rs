@@ -159,7 +159,7 @@ impl MessagesRequest {
         })
     }
 
-    fn decode(body: &Dict, scope: &mut Scope, counts_only: bool) -> Option<Self> {
+    pub(crate) fn decode(body: &Dict, scope: &mut Scope, counts_only: bool) -> Option<Self> {
         let mut fields = Fields::new(body, scope);
         if counts_only {
             fields = fields.only(COUNTED_FIELDS);

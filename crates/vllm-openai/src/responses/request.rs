@@ -178,7 +178,7 @@ impl ResponsesRequest {
         Ok(request)
     }
 
-    fn decode(body: &Dict, scope: &mut Scope) -> Option<Self> {
+    pub(crate) fn decode(body: &Dict, scope: &mut Scope) -> Option<Self> {
         let mut fields = Fields::new(body, scope).only(FIELDS);
         let defaults = EndpointDefaults {
             n_is_nullable: false,

@@ -4,6 +4,7 @@ mod batch;
 mod chat;
 mod common;
 mod completions;
+mod docs;
 mod elastic;
 mod health;
 mod invocations;
@@ -33,7 +34,10 @@ pub(crate) struct Route {
     pub(crate) handler: MethodRouter<Shared>,
     /// Whether requests to it count as load.
     pub(crate) counts_as_load: bool,
-    methods: &'static str,
+    /// With commas between.
+    pub(crate) methods: &'static str,
+    /// Names of the types of which the body is one; none where there is no body to speak of.
+    pub(crate) bodies: &'static [&'static str],
 }
 
 impl Route {
@@ -64,6 +68,7 @@ impl Route {
             path,
             handler: any(handler),
             counts_as_load: false,
+            bodies: &[],
             methods: "GET",
         }
     }
@@ -74,8 +79,19 @@ impl Route {
             path,
             handler,
             counts_as_load: false,
+            bodies: &[],
             methods,
         }
+    }
+
+    /// A page about the service, which answers `GET` and `HEAD`.
+    fn page<T: 'static>(path: &'static str, handler: impl Handler<T, Shared>) -> Self {
+        Self::new(path, "GET, HEAD", on(MethodFilter::GET, handler))
+    }
+
+    /// Says what the body is.
+    fn takes(self, bodies: &'static [&'static str]) -> Self {
+        Self { bodies, ..self }
     }
 
     fn counted(self) -> Self {
@@ -109,22 +125,37 @@ pub(crate) fn all(config: &HttpConfig) -> Vec<Route> {
         Route::get("/load", health::load),
         Route::any("/metrics", metrics::metrics),
         Route::get("/v1/models", models::list),
-        Route::post("/v1/completions", completions::create).counted(),
-        Route::post("/v1/chat/completions", chat::create).counted(),
+        Route::post("/v1/completions", completions::create)
+            .counted()
+            .takes(&["CompletionRequest"]),
+        Route::post("/v1/chat/completions", chat::create)
+            .counted()
+            .takes(&["ChatCompletionRequest"]),
         Route::post("/v1/chat/completions/batch", batch::create).counted(),
-        Route::post("/v1/responses", responses::create).counted(),
+        Route::post("/v1/responses", responses::create)
+            .counted()
+            .takes(&["ResponsesRequest"]),
         Route::get("/v1/responses/{response_id}", responses::unknown).counted(),
         Route::post("/v1/responses/{response_id}/cancel", responses::unknown).counted(),
-        Route::post("/v1/messages", messages::create).counted(),
-        Route::post("/v1/messages/count_tokens", messages::count_tokens).counted(),
+        Route::post("/v1/messages", messages::create)
+            .counted()
+            .takes(&["AnthropicMessagesRequest"]),
+        Route::post("/v1/messages/count_tokens", messages::count_tokens)
+            .counted()
+            .takes(&["AnthropicCountTokensRequest"]),
         Route::post("/v1/systemone", elastic::no_decisions),
-        Route::post("/generative_scoring", scoring::create).counted(),
-        Route::post("/invocations", invocations::create).counted(),
+        Route::post("/generative_scoring", scoring::create)
+            .counted()
+            .takes(&["GenerativeScoringRequest"]),
+        Route::post("/invocations", invocations::create)
+            .counted()
+            .takes(&["ChatCompletionRequest", "CompletionRequest"]),
         Route::get("/kv_event_sources", elastic::kv_event_sources),
         Route::post("/scale_elastic_ep", elastic::scale),
         Route::post("/is_scaling_elastic_ep", elastic::is_scaling),
-        Route::post("/tokenize", tokenize::tokenize),
-        Route::post("/detokenize", tokenize::detokenize),
+        Route::post("/tokenize", tokenize::tokenize)
+            .takes(&["TokenizeCompletionRequest", "TokenizeChatRequest"]),
+        Route::post("/detokenize", tokenize::detokenize).takes(&["DetokenizeRequest"]),
     ];
     routes.extend(scale_out::PATHS.map(|path| Route::post(path, scale_out::disabled)));
     if config.dev_mode {
@@ -132,6 +163,10 @@ pub(crate) fn all(config: &HttpConfig) -> Vec<Route> {
             "/reset_prefix_cache",
             health::reset_prefix_cache,
         ));
+    }
+    if config.docs {
+        let pages = docs::pages(&routes);
+        routes.extend(pages);
     }
     routes
 }
