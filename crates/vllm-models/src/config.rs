@@ -40,6 +40,8 @@ pub struct ModelConfig {
     pub sliding_window: Option<usize>,
     /// Whether the output layer shares the embedding where the checkpoint has none of its own.
     pub tie_word_embeddings: bool,
+    /// The method the checkpoint is quantized with, where it is.
+    pub quantization: Option<String>,
     /// The whole text config, for what only one family knows.
     pub raw: Value,
 }
@@ -83,6 +85,7 @@ impl ModelConfig {
         }
         let architectures = strings(&root, "architectures")?;
         let root_dtype = dtype(&root)?;
+        let root_quantization = quantization(&root);
         // Models of several modalities keep the language model's config inside.
         let raw = match root.get("text_config") {
             Some(text) if text.is_object() => text.clone(),
@@ -116,6 +119,7 @@ impl ModelConfig {
             // The default of transformers' PretrainedConfig.
             tie_word_embeddings: raw["tie_word_embeddings"].as_bool().unwrap_or(true),
             model_type,
+            quantization: root_quantization.or(quantization(&raw)),
             raw,
         })
     }
@@ -230,6 +234,14 @@ fn dtype(config: &Value) -> Result<Option<DType>> {
     // A float64 checkpoint is narrowed while it is read.
     let name = if name == "float64" { "float32" } else { name };
     vllm_tensor::parse_dtype(name).map_err(|e| Error::Config(e.to_string()))
+}
+
+fn quantization(config: &Value) -> Option<String> {
+    let keys = ["quantization_config", "compression_config"];
+    let quantized = keys.map(|key| &config[key]);
+    let quantized = quantized.into_iter().find(|value| value.is_object())?;
+    let method = quantized["quant_method"].as_str().unwrap_or("unknown");
+    Some(method.to_owned())
 }
 
 fn required(config: &Value, keys: &[&str]) -> Result<usize> {

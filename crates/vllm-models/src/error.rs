@@ -14,6 +14,12 @@ pub enum Error {
         crate::supported_architectures().join("', '")
     )]
     UnsupportedArchitectures(Vec<String>),
+    /// The checkpoint's weights are packed in a way that no model of the zoo reads.
+    #[error(
+        "the checkpoint is quantized with '{0}', which is not supported: use one in float32, \
+         float16 or bfloat16"
+    )]
+    UnsupportedQuantization(String),
     /// The folder holds no weight file of a known form.
     #[error(
         "no weights found: expected *.safetensors or pytorch_model.bin (single or sharded with an \

@@ -137,7 +137,7 @@ fn as_it_is(name: &str) -> &str {
 /// `dtype` is how the weights are stored and, on a GPU, computed with: float32, float16 or bfloat16.
 ///
 /// # Errors
-/// An unknown architecture; a damaged file; a missing, surplus or misshapen tensor.
+/// An unknown architecture or quantization; a damaged file; a missing, surplus or misshapen tensor.
 pub fn load_model(
     config: &ModelConfig,
     weights: WeightFiles,
@@ -154,10 +154,10 @@ pub fn load_model(
     Ok(model)
 }
 
-/// Refuses a config whose architectures are all unknown, before anything is read or downloaded.
+/// Refuses a config that no model can be made of, before any weight is read or downloaded.
 ///
 /// # Errors
-/// [`Error::UnsupportedArchitectures`].
+/// [`Error::UnsupportedArchitectures`] and [`Error::UnsupportedQuantization`].
 pub fn check_architecture(config: &ModelConfig) -> Result<()> {
     find(config).map(|_| ())
 }
@@ -180,7 +180,7 @@ pub fn supported_models() -> impl Iterator<Item = (&'static str, &'static str)> 
 
 /// The first registered name wins.
 fn find(config: &ModelConfig) -> Result<&'static Architecture> {
-    config
+    let architecture = config
         .architectures
         .iter()
         .find_map(|name| {
@@ -188,5 +188,9 @@ fn find(config: &ModelConfig) -> Result<&'static Architecture> {
                 .iter()
                 .find(|architecture| architecture.name == name)
         })
-        .ok_or_else(|| Error::UnsupportedArchitectures(config.architectures.clone()))
+        .ok_or_else(|| Error::UnsupportedArchitectures(config.architectures.clone()))?;
+    match &config.quantization {
+        Some(method) => Err(Error::UnsupportedQuantization(method.clone())),
+        None => Ok(architecture),
+    }
 }

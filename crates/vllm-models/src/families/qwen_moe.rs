@@ -12,8 +12,9 @@ use crate::{Model, ModelConfig, Result};
 
 #[derive(Deserialize)]
 struct QwenMoeConfig {
-    #[serde(alias = "num_local_experts")]
-    num_experts: usize,
+    num_experts: Option<usize>,
+    /// The same, as transformers 5 writes it for Qwen 3.
+    num_local_experts: Option<usize>,
     num_experts_per_tok: usize,
     moe_intermediate_size: usize,
     /// Qwen 2 only.
@@ -89,9 +90,13 @@ fn build(
 }
 
 impl QwenMoeConfig {
+    fn num_experts(&self) -> usize {
+        self.num_experts.or(self.num_local_experts).unwrap_or(0)
+    }
+
     fn is_sparse(&self, index: usize) -> bool {
         let mlp_only = self.mlp_only_layers.as_deref().unwrap_or_default();
-        self.num_experts > 0
+        self.num_experts() > 0
             && !mlp_only.contains(&index)
             && (index + 1).is_multiple_of(self.decoder_sparse_step)
     }
@@ -110,7 +115,7 @@ impl QwenMoeConfig {
             let sizes = (hidden_size, inner_size);
             GatedMlp::load(&name(part), sizes, false, activation, weights)
         };
-        let experts = (0..self.num_experts)
+        let experts = (0..self.num_experts())
             .map(|expert| mlp(&format!("experts.{expert}"), self.moe_intermediate_size));
         let mut block = MoeBlock::load(
             &name("gate"),

@@ -42,14 +42,14 @@ pub(crate) fn parameters(raw: &Value) -> Value {
     };
     // Some families have their own names for what others call `rope_theta` and the like.
     let elsewhere = [
-        ("rope_theta", ["rope_theta", "rotary_emb_base"]),
+        ("rope_theta", &["rope_theta", "rotary_emb_base"][..]),
         (
             "partial_rotary_factor",
-            ["partial_rotary_factor", "rotary_pct"],
+            &["partial_rotary_factor", "rotary_pct", "rope_pct"],
         ),
         (
             "original_max_position_embeddings",
-            ["original_max_position_embeddings"; 2],
+            &["original_max_position_embeddings"],
         ),
     ];
     for (key, names) in elsewhere {
