@@ -78,12 +78,12 @@ impl GrammarCompiler {
     }
 
     fn build(&self, grammar: TopLevelGrammar) -> Result<Matcher> {
-        let parser = self.factory.create_parser(grammar);
-        let matcher = Matcher::new(parser);
-        match matcher.get_error() {
-            None => Ok(matcher),
-            Some(error) => Err(Error::Grammar(message(error))),
-        }
+        let mut matcher = Matcher::new(self.factory.create_parser(grammar));
+        // A constraint that no text fulfils shows at the first mask at the earliest.
+        matcher
+            .compute_mask_or_eos()
+            .map_err(|error| Error::Grammar(message(error)))?;
+        Ok(matcher)
     }
 }
 

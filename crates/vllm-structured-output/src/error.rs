@@ -40,12 +40,48 @@ pub enum Error {
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The engine's message, without its marks for left-out state.
+/// Longest message of the grammar engine that is passed on; it may quote the whole constraint.
+const MAX_MESSAGE_CHARS: usize = 2_000;
+
+/// The grammar engine's message, without its marks for left-out state.
 pub(crate) fn message(error: impl ToString) -> String {
     let text = error.to_string();
     let end = ["\n<non-verbose/>", "\n<backtrace>"]
         .iter()
         .filter_map(|mark| text.find(mark))
         .min();
-    text[..end.unwrap_or(text.len())].trim_end().to_owned()
+    let text = text[..end.unwrap_or(text.len())].trim_end();
+    if text == "NoExtensionBias" {
+        return "no token of the vocabulary can continue the text".to_owned();
+    }
+    if let Some(reason) = text.strip_prefix("panic: ") {
+        return format!("the grammar engine does not support this constraint ({reason})");
+    }
+    match text.char_indices().nth(MAX_MESSAGE_CHARS) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_fit_for_clients() {
+        let check = |text: &str, expected: &str| assert_eq!(message(text), expected);
+        check("no rule\n<non-verbose/>", "no rule");
+        check(
+            "NoExtensionBias\n<non-verbose/>",
+            "no token of the vocabulary can continue the text",
+        );
+        check(
+            "panic: overflow\n<backtrace>\n0: main",
+            "the grammar engine does not support this constraint (overflow)",
+        );
+        assert_eq!(
+            message("é".repeat(9_000)).chars().count(),
+            MAX_MESSAGE_CHARS + 1
+        );
+    }
 }

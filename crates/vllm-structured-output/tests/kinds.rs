@@ -3,8 +3,11 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use regex::Regex;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use vllm_sampling::StructuredOutputs;
 
@@ -304,7 +307,10 @@ fn mistakes_are_told() {
         &grammar("root ::= \"a"),
         "Grammar error: Invalid grammar specification. Line 1",
     );
-    check(&grammar("root ::= root"), "");
+    check(
+        &grammar("root ::= root"),
+        "Grammar error: no token of the vocabulary can continue the text",
+    );
     check(
         &structural_tag("{}"),
         "Invalid structural tag specification: \"format\" is missing",
@@ -317,6 +323,11 @@ fn mistakes_are_told() {
         &StructuredOutputs::default(),
         "You must use one kind of structured outputs constraint but none are specified",
     );
+}
+
+/// Numbers may be larger than any type holds.
+fn is_object(text: &str) -> bool {
+    serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text).is_ok()
 }
 
 fn is_person(text: &str) -> bool {
@@ -344,7 +355,7 @@ proptest! {
     fn walks_end_in_any_object(seed: u64) {
         let params = StructuredOutputs { json_object: Some(true), ..StructuredOutputs::default() };
         let text = walk(&params, seed);
-        prop_assert!(serde_json::from_str::<Value>(&text)?.is_object(), "{text}");
+        prop_assert!(is_object(&text), "{text}");
     }
 
     #[test]
@@ -366,7 +377,7 @@ proptest! {
     #[test]
     fn walks_end_in_sentences_of_the_grammar(seed: u64) {
         let text = walk(&grammar(JSON_GRAMMAR), seed);
-        prop_assert!(serde_json::from_str::<Value>(&text)?.is_object(), "{text}");
+        prop_assert!(is_object(&text), "{text}");
         let text = walk(&grammar(LARK), seed);
         let whole = Regex::new("^say [a-z]+(, [a-z]+)*$").expect("a valid pattern");
         prop_assert!(whole.is_match(&text), "{text}");

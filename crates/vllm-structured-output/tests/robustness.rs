@@ -78,7 +78,7 @@ fn schemas_are_bounded() {
     check(&json(
         r#"{"x-guidance": {"whitespace_pattern": 3}, "type": "object"}"#,
     ));
-    let chain: Map<String, Value> = (0..3_000)
+    let mut chain: Map<String, Value> = (0..3_000)
         .map(|n| {
             (
                 format!("d{n}"),
@@ -86,6 +86,7 @@ fn schemas_are_bounded() {
             )
         })
         .collect();
+    chain.insert("d3000".to_owned(), Value::Bool(true));
     let chain = serde_json::json!({"$ref": "#/$defs/d0", "$defs": chain});
     check(&json(&chain.to_string()));
     let many: Vec<String> = (0..10_000).map(|n| format!("value {n}")).collect();
