@@ -170,3 +170,31 @@ def test_with_the_key_everything_is_served(guarded_server):
 
 def test_health_needs_no_key(guarded_server):
     assert guarded_server.send("GET", "/health").status == 200
+
+
+def test_scores_are_shares_among_the_labels(server):
+    def token(text):
+        body = {"prompt": text, "add_special_tokens": False}
+        return server.send("POST", "/tokenize", body).json["tokens"][0]
+
+    labels = [token(" Paris"), token(" Berlin")]
+    body = {"query": "The capital of", "items": [" France is", " Germany is"], "label_token_ids": labels}
+    answer = server.send("POST", "/generative_scoring", body)
+    assert answer.status == 200, answer.body
+    france, germany = (item["score"] for item in answer.json["data"])
+    assert france > 0.5 > germany
+    swapped = {**body, "label_token_ids": labels[::-1]}
+    data = server.send("POST", "/generative_scoring", swapped).json["data"]
+    assert abs(data[0]["score"] + france - 1) < 1e-5
+
+
+def test_a_batch_answers_each_conversation(server):
+    def conversation(country):
+        return [{"role": "user", "content": f"What is the capital of {country}?"}]
+
+    body = {"temperature": 0, "messages": [conversation("France"), conversation("Germany")]}
+    choices = server.send("POST", "/v1/chat/completions/batch", body).json["choices"]
+    assert [choice["message"]["content"] for choice in choices] == [
+        "The capital of France is Paris.",
+        "The capital of Germany is Berlin.",
+    ]

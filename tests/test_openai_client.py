@@ -144,3 +144,46 @@ def test_a_wrong_model_name_is_not_found(client):
 def test_a_bad_parameter_is_a_bad_request(client):
     with pytest.raises(openai.BadRequestError, match="temperature must be non-negative"):
         client.chat.completions.create(model="demo", messages=WORLD_SERIES_QUESTION, temperature=-1)
+
+
+FRANCE_QUESTION = "What is the capital of France?"
+FRANCE_ANSWER = "The capital of France is Paris."
+
+
+def test_response(client):
+    response = client.responses.create(model="demo", input=FRANCE_QUESTION, temperature=0)
+    assert response.output_text == FRANCE_ANSWER
+    assert response.status == "completed"
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+
+
+def test_response_to_items_with_instructions(client):
+    response = client.responses.create(
+        model="demo",
+        instructions="You are a helpful assistant.",
+        input=[{"role": "user", "content": "Who won the world series in 2020?"}],
+        temperature=0,
+    )
+    assert response.output_text == WORLD_SERIES_ANSWER
+
+
+def test_response_is_cut_at_max_output_tokens(client):
+    response = client.responses.create(
+        model="demo", input=FRANCE_QUESTION, temperature=0, max_output_tokens=2
+    )
+    assert response.status == "incomplete"
+    assert response.incomplete_details.reason == "max_output_tokens"
+
+
+def test_response_stream(client):
+    options = {"model": "demo", "input": FRANCE_QUESTION, "temperature": 0}
+    with client.responses.stream(**options) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert len(deltas) > 1
+    assert "".join(deltas) == final.output_text == FRANCE_ANSWER
+
+
+def test_an_earlier_response_is_not_found(client):
+    with pytest.raises(openai.NotFoundError, match="Response with id 'resp_0' not found"):
+        client.responses.retrieve("resp_0")
