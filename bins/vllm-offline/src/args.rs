@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use vllm_batch::{InputFormat, InputOptions, Shard};
 use vllm_engine::{DefaultSampling, EngineConfig, SamplingParams};
 
 /// Complete prompts, one or a whole data set, as one continuously batched job.
@@ -14,16 +15,83 @@ pub(crate) struct Args {
     /// Folder or hub name of the model [default: the embedded demo model]
     #[arg(long, value_name = "NAME_OR_FOLDER")]
     pub(crate) model: Option<String>,
-    /// Data set: one prompt a line, or .jsonl with `prompt` or `messages`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
-    /// Where results go, one JSON object a line [default: text on standard output]
-    #[arg(long, value_name = "FILE.jsonl")]
-    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+}
+
+/// Where rows come from and where results go.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct DataArgs {
+    /// Data set: one prompt a line, .jsonl with `prompt` or `messages`, an OpenAI batch file, or
+    /// .csv; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// How the data set is written down [default: by its name; standard input is text]
+    #[arg(long, value_name = "FORMAT", requires = "input")]
+    input_format: Option<Format>,
+    /// Column of a .csv file that is the prompt
+    #[arg(long, value_name = "NAME", default_value = "prompt")]
+    prompt_column: String,
+    /// Where results go, one JSON object a line; `-` is standard output [default: text on
+    /// standard output]
+    ///
+    /// Finished rows are kept in FILE.jsonl.partial, from which the same command goes on after it
+    /// was cut off. The output itself appears when all rows are done.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write results in the order in which they finish
+    #[arg(long)]
+    pub(crate) as_finished: bool,
+    /// Discard what an earlier run of the same job has done
+    #[arg(long, requires = "output")]
+    pub(crate) restart: bool,
+    /// Work on part I of N of the data set, counted from 1; the outputs of all parts, one after
+    /// the other, are the output of the whole
+    #[arg(long, value_name = "I/N", requires = "input")]
+    pub(crate) shard: Option<Shard>,
+    /// Stop when more rows than this have failed [default: go on whatever happens]
+    #[arg(long, value_name = "N")]
+    max_errors: Option<u64>,
+    /// Stop at the first row that fails
+    #[arg(long, conflicts_with = "max_errors")]
+    strict: bool,
+    /// Write the summary of the run to a file
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) summary_json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Text,
+    Jsonl,
+    OpenaiBatch,
+    Csv,
+}
+
+impl DataArgs {
+    pub(crate) fn input_options(&self) -> InputOptions {
+        InputOptions {
+            format: self.input_format.map(|format| match format {
+                Format::Text => InputFormat::Text,
+                Format::Jsonl => InputFormat::JsonLines,
+                Format::OpenaiBatch => InputFormat::OpenAiBatch,
+                Format::Csv => InputFormat::Csv,
+            }),
+            prompt_column: self.prompt_column.clone(),
+        }
+    }
+
+    pub(crate) fn max_errors(&self) -> Option<u64> {
+        match self.strict {
+            true => Some(0),
+            false => self.max_errors,
+        }
+    }
 }
 
 /// How to run the model.
@@ -100,7 +168,7 @@ pub(crate) struct SamplingArgs {
     min_tokens: i64,
     /// Makes sampling repeatable
     #[arg(long, allow_negative_numbers = true)]
-    seed: Option<i64>,
+    pub(crate) seed: Option<i64>,
     /// Samples for each prompt
     #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
     n: i64,
@@ -122,6 +190,11 @@ pub(crate) struct SamplingArgs {
 }
 
 impl EngineArgs {
+    /// What besides its name decides which model it is.
+    pub(crate) fn model_source(&self) -> serde_json::Value {
+        serde_json::json!({"revision": self.revision, "tokenizer": self.tokenizer})
+    }
+
     pub(crate) fn config(&self, model: &str) -> EngineConfig {
         let mut config = EngineConfig::new(model);
         config.device.clone_from(&self.device);
@@ -141,30 +214,38 @@ impl EngineArgs {
 }
 
 impl SamplingArgs {
-    /// Flags over the model's defaults; greedy where neither says anything, so that a job gives
-    /// the same answers every time.
-    pub(crate) fn params(&self, defaults: &DefaultSampling) -> SamplingParams {
+    /// Flags over the model's defaults, for requests that leave these fields out.
+    pub(crate) fn defaults(&self, model: &DefaultSampling) -> DefaultSampling {
+        DefaultSampling {
+            temperature: self.temperature.or(model.temperature),
+            top_p: self.top_p.or(model.top_p),
+            top_k: self.top_k.or(model.top_k),
+            min_p: self.min_p.or(model.min_p),
+            presence_penalty: self.presence_penalty.or(model.presence_penalty),
+            frequency_penalty: self.frequency_penalty.or(model.frequency_penalty),
+            repetition_penalty: self.repetition_penalty.or(model.repetition_penalty),
+            max_tokens: self.max_tokens.or(model.max_tokens),
+            eos_token_ids: model.eos_token_ids.clone(),
+        }
+    }
+
+    /// How to sample plain rows; greedy where neither flags nor the model say anything, so that a
+    /// job gives the same answers every time.
+    pub(crate) fn params(&self, model: &DefaultSampling) -> SamplingParams {
         let neutral = SamplingParams::default();
+        let given = self.defaults(model);
         SamplingParams {
-            temperature: self.temperature.or(defaults.temperature).unwrap_or(0.0),
-            top_p: self.top_p.or(defaults.top_p).unwrap_or(neutral.top_p),
-            top_k: self.top_k.or(defaults.top_k).unwrap_or(neutral.top_k),
-            min_p: self.min_p.or(defaults.min_p).unwrap_or(neutral.min_p),
-            presence_penalty: self
-                .presence_penalty
-                .or(defaults.presence_penalty)
-                .unwrap_or(neutral.presence_penalty),
-            frequency_penalty: self
-                .frequency_penalty
-                .or(defaults.frequency_penalty)
-                .unwrap_or(neutral.frequency_penalty),
-            repetition_penalty: self
+            temperature: given.temperature.unwrap_or(0.0),
+            top_p: given.top_p.unwrap_or(neutral.top_p),
+            top_k: given.top_k.unwrap_or(neutral.top_k),
+            min_p: given.min_p.unwrap_or(neutral.min_p),
+            presence_penalty: given.presence_penalty.unwrap_or(neutral.presence_penalty),
+            frequency_penalty: given.frequency_penalty.unwrap_or(neutral.frequency_penalty),
+            repetition_penalty: given
                 .repetition_penalty
-                .or(defaults.repetition_penalty)
                 .unwrap_or(neutral.repetition_penalty),
             max_tokens: self.max_tokens.or(neutral.max_tokens),
             min_tokens: self.min_tokens,
-            seed: self.seed,
             n: self.n,
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,

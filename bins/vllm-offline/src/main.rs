@@ -7,28 +7,25 @@
 //! line, 3 when some rows failed (their results say why), 130 after Ctrl-C.
 
 mod args;
+mod data;
 mod progress;
+mod sink;
+mod summary;
 
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use clap::Parser;
-use vllm_batch::{Error, Job, Progress, Row, RowReader, RowResult, to_json_line};
-use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient, plan_memory};
+use serde_json::json;
+use vllm_batch::{Error, Job, JobIdentity, JobSettings, Stop};
+use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient, SamplingParams, plan_memory};
 
 use crate::args::Args;
+use crate::data::DataSet;
 use crate::progress::ProgressDisplay;
-
-/// The prompts of vLLM's quick start.
-const SAMPLE_PROMPTS: [&str; 4] = [
-    "Hello, my name is",
-    "The president of the United States is",
-    "The capital of France is",
-    "The future of AI is",
-];
+use crate::sink::OpenSink;
+use crate::summary::Summary;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -40,20 +37,17 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .init();
-    let interrupted = Arc::new(AtomicBool::new(false));
-    if let Err(error) = install_interrupt_handler(&interrupted) {
+    let stop = Stop::default();
+    if let Err(error) = install_interrupt_handler(&stop) {
         eprintln!("vllm-offline: Ctrl-C will not be handled: {error}");
     }
-    match run(&args, &interrupted) {
-        Ok(_) if interrupted.load(Relaxed) => ExitCode::from(130),
-        Ok(progress) if progress.rows_failed > 0 => {
-            eprintln!(
-                "vllm-offline: {} of {} rows failed; their results say why",
-                progress.rows_failed, progress.rows_done
-            );
+    match run(&args, &stop) {
+        Ok(Outcome::Complete { rows, failed }) if failed > 0 => {
+            eprintln!("vllm-offline: {failed} of {rows} rows failed; their results say why");
             ExitCode::from(3)
         }
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(Outcome::Complete { .. }) => ExitCode::SUCCESS,
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(error) => {
             eprintln!("vllm-offline: {error}");
             ExitCode::FAILURE
@@ -61,18 +55,23 @@ fn main() -> ExitCode {
     }
 }
 
+enum Outcome {
+    Complete { rows: u64, failed: u64 },
+    Interrupted,
+}
+
 /// The first Ctrl-C lets rows under way finish, the second ends the process.
-fn install_interrupt_handler(interrupted: &Arc<AtomicBool>) -> Result<(), ctrlc::Error> {
-    let interrupted = Arc::clone(interrupted);
+fn install_interrupt_handler(stop: &Stop) -> Result<(), ctrlc::Error> {
+    let stop = stop.clone();
     ctrlc::set_handler(move || {
-        if interrupted.swap(true, Relaxed) {
+        if stop.request() {
             std::process::exit(130);
         }
         eprintln!("vllm-offline: finishing the rows under way; Ctrl-C again stops at once");
     })
 }
 
-fn run(args: &Args, interrupted: &AtomicBool) -> Result<Progress, Error> {
+fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
     let model = args.model.as_deref().unwrap_or_else(|| {
         eprintln!("No --model given: using the embedded demo model.");
         DEMO_MODEL
@@ -80,85 +79,103 @@ fn run(args: &Args, interrupted: &AtomicBool) -> Result<Progress, Error> {
     let config = args.engine.config(model);
     if args.engine.dry_run {
         eprintln!("{}", plan_memory(&config)?);
-        return Ok(Progress::default());
+        return Ok(Outcome::Complete { rows: 0, failed: 0 });
     }
-    // Opened first: a missing file should not cost the loading of a model.
-    let total = args
-        .input
-        .as_deref()
-        .map(RowReader::count_rows)
-        .transpose()?;
-    let reader = args.input.as_deref().map(RowReader::open).transpose()?;
-    let mut sink = Sink::open(args)?;
+    // Opened first: a missing file or a busy output should not cost the loading of a model.
+    let data = DataSet::open(&args.data)?;
+    let sink = OpenSink::open(&args.data)?;
 
     let engine = Arc::new(AsyncLlm::new(&config)?);
-    let mut params = args.sampling.params(&engine.info().default_sampling);
-    // A bad flag should end the job before its first row does.
+    let own_defaults = &engine.info().default_sampling;
+    let params = checked(args.sampling.params(own_defaults))?;
+    let mut settings = JobSettings {
+        model: model.to_owned(),
+        params,
+        max_tokens: args.sampling.max_tokens,
+        defaults: args.sampling.defaults(own_defaults),
+        seed: args.sampling.seed.unwrap_or(config.seed.cast_signed()),
+        created: 0,
+        // Enough that the engine's largest batch never runs dry.
+        max_rows_in_flight: 2 * config.resolved_max_num_seqs(),
+        max_errors: args.data.max_errors(),
+    };
+    let identity = identity(args, &data, &settings, &*engine);
+    let mut sink = sink.begin(&identity, data.first_row(), &args.data)?;
+    settings.created = sink.created();
+    let resumed = sink.progress();
+    if resumed.rows_done > 0 {
+        eprintln!("Going on after {} rows that are done.", resumed.rows_done);
+    }
+
+    let mut summary = Summary::new(resumed);
+    let display = ProgressDisplay::new(data.num_rows(), resumed);
+    let (done, rows) = (sink.done(data.first_row()), data.into_rows());
+    let outcome = Job::new(engine, settings).run(
+        rows,
+        done,
+        resumed,
+        stop,
+        |result| display.suspend(|| sink.put(result)),
+        |progress| {
+            summary.update(progress);
+            display.update(progress);
+        },
+    );
+    display.finish();
+    let is_complete = outcome.is_ok() && !stop.is_requested();
+    let ended = match is_complete {
+        true => sink.finish(&args.data),
+        false => sink.leave(),
+    };
+    let is_complete = is_complete && ended.is_ok();
+    eprintln!("{summary}");
+    if let Some(path) = &args.data.summary_json {
+        summary.write(path, is_complete)?;
+    }
+    let progress = outcome?;
+    ended?;
+    Ok(match is_complete {
+        true => Outcome::Complete {
+            rows: progress.rows_done,
+            failed: progress.rows_failed,
+        },
+        false => Outcome::Interrupted,
+    })
+}
+
+/// A bad flag should end the job before its first row does.
+fn checked(mut params: SamplingParams) -> Result<SamplingParams, Error> {
     params
         .normalize_and_validate()
         .map_err(|error| Error::Engine(vllm_engine::Error::invalid(error.to_string())))?;
-
-    let display = ProgressDisplay::new(total.unwrap_or(SAMPLE_PROMPTS.len()));
-    let job = Job::new(engine, params, args.sampling.max_tokens);
-    let should_stop = || interrupted.load(Relaxed);
-    let on_result = |result: RowResult| display.suspend(|| sink.write(&result));
-    let on_progress = |progress: &Progress| display.update(progress);
-    let progress = match reader {
-        Some(rows) => job.run(rows, should_stop, on_result, on_progress),
-        None => {
-            let rows = SAMPLE_PROMPTS
-                .into_iter()
-                .map(|prompt| Ok(Ok(Row::from_text(prompt))));
-            job.run(rows, should_stop, on_result, on_progress)
-        }
-    }?;
-    display.finish();
-    sink.close()?;
-    Ok(progress)
+    Ok(params)
 }
 
-/// Where results go.
-enum Sink {
-    JsonLines(BufWriter<File>),
-    Text,
-}
-
-impl Sink {
-    fn open(args: &Args) -> Result<Self, Error> {
-        let Some(path) = &args.output else {
-            return Ok(Self::Text);
-        };
-        let file = File::create(path).map_err(|source| Error::File {
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self::JsonLines(BufWriter::new(file)))
-    }
-
-    fn write(&mut self, result: &RowResult) -> std::io::Result<()> {
-        match self {
-            Self::JsonLines(file) => writeln!(file, "{}", to_json_line(result)),
-            Self::Text => write_text(&mut std::io::stdout().lock(), result),
-        }
-    }
-
-    fn close(self) -> std::io::Result<()> {
-        match self {
-            Self::JsonLines(mut file) => file.flush(),
-            Self::Text => Ok(()),
-        }
-    }
-}
-
-fn write_text(out: &mut impl Write, result: &RowResult) -> std::io::Result<()> {
-    match &result.outcome {
-        Ok(output) => {
-            let prompt = output.prompt.as_deref().unwrap_or_default();
-            output
-                .outputs
-                .iter()
-                .try_for_each(|sample| writeln!(out, "Prompt: {prompt:?}, Text: {:?}", sample.text))
-        }
-        Err(message) => writeln!(out, "Row {}: error: {message}", result.index),
-    }
+/// Everything that decides what the output is.
+fn identity(
+    args: &Args,
+    data: &DataSet,
+    settings: &JobSettings,
+    engine: &dyn EngineClient,
+) -> JobIdentity {
+    let info = engine.info();
+    let mut identity = JobIdentity::new();
+    let mut add = |name: &str, value| identity.insert(name.to_owned(), value);
+    add("version", env!("CARGO_PKG_VERSION").into());
+    add("model", settings.model.as_str().into());
+    add("model_source", args.engine.model_source());
+    add("architecture", info.architecture.as_str().into());
+    add("dtype", info.dtype.as_str().into());
+    add("device", info.device.as_str().into());
+    add("max_model_len", info.max_model_len.into());
+    add("sampling", json!(format!("{:?}", settings.params)));
+    add("defaults", json!(format!("{:?}", settings.defaults)));
+    add("max_tokens", settings.max_tokens.into());
+    add("seed", settings.seed.into());
+    add("input", data.identity());
+    add(
+        "shard",
+        json!(args.data.shard.map(|shard| shard.to_string())),
+    );
+    identity
 }

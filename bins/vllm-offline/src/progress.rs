@@ -1,36 +1,50 @@
 //! The progress bar: shown on a terminal, silent in a pipe.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use vllm_batch::Progress;
+
+use crate::summary::Rates;
+
+const WITH_TOTAL: &str = "{bar:30} {pos}/{len} rows  {msg}  {elapsed} elapsed, {left} left";
+const WITHOUT_TOTAL: &str = "{spinner} {pos} rows  {msg}  {elapsed} elapsed";
 
 /// Rows done, tokens per second and the time left, on standard error.
 pub(crate) struct ProgressDisplay {
     bar: ProgressBar,
+    resumed: Progress,
 }
 
 impl ProgressDisplay {
-    /// A bar over `total` rows. Indicatif hides it where standard error is no terminal.
-    pub(crate) fn new(total: usize) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-        let template = "{bar:30} {pos}/{len} prompts  {msg}  {elapsed} elapsed, {left} left";
+    /// A bar over `total` rows, of which earlier runs have done some. Indicatif hides it where
+    /// standard error is no terminal.
+    pub(crate) fn new(total: Option<u64>, resumed: Progress) -> Self {
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        let template = total.map_or(WITHOUT_TOTAL, |_| WITH_TOTAL);
         if let Ok(style) = ProgressStyle::with_template(template) {
             let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                let _ = write!(out, "{}", indicatif::HumanDuration(state.eta()));
+                let _ = write!(out, "{}", HumanDuration(state.eta()));
             };
             bar.set_style(style.with_key("left", left));
         }
-        Self { bar }
+        bar.set_position(resumed.rows_done);
+        // Rows of earlier runs say nothing about the time left.
+        bar.reset_eta();
+        Self { bar, resumed }
     }
 
     /// Shows how far the job has come.
     pub(crate) fn update(&self, progress: &Progress) {
-        let seconds = self.bar.elapsed().as_secs_f64().max(1e-9);
+        if self.bar.is_hidden() {
+            return;
+        }
+        let rates = Rates::of(&self.resumed, progress, self.bar.elapsed().as_secs_f64());
         self.bar.set_message(format!(
-            "prompt {:.0} tok/s, output {:.0} tok/s",
-            progress.prompt_tokens as f64 / seconds,
-            progress.output_tokens as f64 / seconds,
+            "prompt {:.0} tok/s, output {:.0} tok/s, cache hits {:.0}%",
+            rates.prompt,
+            rates.output,
+            100.0 * rates.cache_hits,
         ));
-        self.bar.set_position(progress.rows_done as u64);
+        self.bar.set_position(progress.rows_done);
     }
 
     /// Runs `print` with the bar out of the way.
@@ -40,6 +54,6 @@ impl ProgressDisplay {
 
     /// Leaves the final state on the screen.
     pub(crate) fn finish(&self) {
-        self.bar.finish();
+        self.bar.abandon();
     }
 }

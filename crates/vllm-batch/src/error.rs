@@ -1,6 +1,6 @@
 //! What ends a job, as opposed to what ends a row.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Everything that stops a whole job.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,49 @@ pub enum Error {
     /// A result could not be handed on.
     #[error("cannot write the results: {0}")]
     Output(#[from] std::io::Error),
+    /// Another process works on the same output.
+    #[error(
+        "{}: another process is working on this output; wait for it or choose another output",
+        path.display()
+    )]
+    Locked {
+        /// The journal that the other process holds.
+        path: PathBuf,
+    },
+    /// The journal was not left by this job.
+    #[error(
+        "{}: {reason}; run the job as it was begun, or discard what it has done with --restart",
+        path.display()
+    )]
+    OtherJob {
+        /// The journal that is in the way.
+        path: PathBuf,
+        /// What tells the jobs apart.
+        reason: String,
+    },
+    /// More rows failed than the job may lose.
+    #[error("{failed} rows failed, at most {limit} may; the last one: {message}")]
+    TooManyFailures {
+        /// Rows without an answer so far.
+        failed: u64,
+        /// How many were allowed.
+        limit: u64,
+        /// What was wrong with the row that went over the limit.
+        message: String,
+    },
+    /// The data set cannot be read the way it was asked for.
+    #[error("{0}")]
+    Input(String),
+}
+
+impl Error {
+    /// For `map_err` around operations on the file at `path`.
+    pub(crate) fn at(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
+        move |source| Self::File {
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 /// The result of everything fallible in this crate.

@@ -1,11 +1,14 @@
 //! Reads rows one at a time, so that a data set never has to fit in memory.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
 
+use crate::done::chain;
 use crate::error::{Error, Result};
-use crate::row::Row;
+use crate::openai::BatchRequest;
+use crate::row::{Row, RowInput};
 
 /// How a file's rows are written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,141 +17,418 @@ pub enum InputFormat {
     Text,
     /// One JSON object a line; empty lines are skipped.
     JsonLines,
+    /// JSON lines with `custom_id`, `method`, `url` and `body`.
+    OpenAiBatch,
+    /// Comma-separated values below a line of column names.
+    Csv,
 }
 
 impl InputFormat {
-    /// `.jsonl`, `.ndjson` and `.json` hold JSON lines, everything else text.
+    /// `.jsonl`, `.ndjson` and `.json` hold JSON lines, `.csv` a table, everything else text.
     pub fn of_path(path: &Path) -> Self {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("jsonl" | "ndjson" | "json") => Self::JsonLines,
+            Some("csv") => Self::Csv,
             _ => Self::Text,
         }
     }
 
-    fn parse(self, line: &str) -> std::result::Result<Row, String> {
+    /// The name on a command line.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Text => Ok(Row::from_text(line)),
-            Self::JsonLines => Row::from_json(line),
+            Self::Text => "text",
+            Self::JsonLines => "jsonl",
+            Self::OpenAiBatch => "openai-batch",
+            Self::Csv => "csv",
         }
     }
 }
 
-/// Iterates over the rows of a file. A line that is no row comes as a sentence with its number;
-/// a file that cannot be read on ends the job.
+/// What a data set is, as far as its bytes do not say so themselves.
+#[derive(Debug, Clone)]
+pub struct InputOptions {
+    /// How rows are written down. Without, the file's name decides, and JSON lines that begin
+    /// with a line of an OpenAI batch file are one.
+    pub format: Option<InputFormat>,
+    /// The column of a CSV file that is the prompt.
+    pub prompt_column: String,
+}
+
+impl Default for InputOptions {
+    fn default() -> Self {
+        Self {
+            format: None,
+            prompt_column: "prompt".to_owned(),
+        }
+    }
+}
+
+/// What one pass over a data set finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Survey {
+    /// Rows, damaged ones included.
+    pub rows: u64,
+    /// CRC-32 over the checksums of all rows.
+    pub checksum: u32,
+}
+
+/// A row as it was read, not yet understood.
+#[derive(Debug)]
+pub struct Record {
+    /// Position in the data set, from 0.
+    pub index: u64,
+    /// CRC-32 of its bytes.
+    pub checksum: u32,
+    name: Arc<str>,
+    line: u64,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Line(InputFormat, Vec<u8>),
+    Csv(Arc<Header>, csv::ByteRecord),
+    Damaged(String),
+}
+
+/// The first line of a CSV file.
+#[derive(Debug)]
+struct Header {
+    names: Vec<String>,
+    prompt_column: usize,
+}
+
+impl Record {
+    /// Understands the row.
+    ///
+    /// # Errors
+    /// One sentence that begins with the file and the line.
+    pub fn parse(self) -> std::result::Result<Row, String> {
+        let row = match self.content {
+            Content::Line(InputFormat::OpenAiBatch, line) => Ok(Row {
+                input: RowInput::Batch(BatchRequest::parse(&line)),
+                columns: serde_json::Map::new(),
+            }),
+            Content::Line(format, line) => match std::str::from_utf8(&line) {
+                Ok(line) if format == InputFormat::Text => Ok(Row::from_text(line)),
+                Ok(line) => Row::from_json(line),
+                Err(_) => Err("not valid UTF-8".to_owned()),
+            },
+            Content::Csv(header, record) => {
+                Row::from_csv(&header.names, header.prompt_column, &record)
+            }
+            Content::Damaged(message) => Err(message),
+        };
+        row.map_err(|message| format!("{}:{}: {message}", self.name, self.line))
+    }
+}
+
+/// Iterates over the rows of a file or stream. A file that cannot be read on ends the job.
 pub struct RowReader {
-    path: PathBuf,
-    format: InputFormat,
-    reader: BufReader<File>,
-    line: String,
-    line_number: usize,
+    name: Arc<str>,
+    source: Source,
+    next_index: u64,
+}
+
+enum Source {
+    Lines {
+        reader: Box<dyn BufRead + Send>,
+        format: InputFormat,
+        /// Whether the first line may show that this is a batch file.
+        may_be_batch: bool,
+        line: u64,
+    },
+    Csv {
+        reader: Box<csv::Reader<Box<dyn Read + Send>>>,
+        header: Arc<Header>,
+    },
 }
 
 impl RowReader {
-    /// Opens a file; its name decides the format.
+    /// Opens a file.
     ///
     /// # Errors
-    /// The file cannot be opened.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|source| Error::File {
-            path: path.to_owned(),
-            source,
-        })?;
+    /// The file cannot be opened, or it is a table without the prompt's column.
+    pub fn open(path: &Path, options: &InputOptions) -> Result<Self> {
+        let file = File::open(path).map_err(Error::at(path))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            let name = path.display();
+            return Err(Error::Input(format!("{name}: is a folder, not a data set")));
+        }
+        let by_name = InputFormat::of_path(path);
+        Self::new(path.display().to_string(), file, by_name, options)
+    }
+
+    /// Reads a stream, which is text unless the options say otherwise.
+    ///
+    /// # Errors
+    /// The stream is a table without the prompt's column.
+    pub fn from_stream(
+        name: &str,
+        stream: impl Read + Send + 'static,
+        options: &InputOptions,
+    ) -> Result<Self> {
+        Self::new(name.to_owned(), stream, InputFormat::Text, options)
+    }
+
+    fn new(
+        name: String,
+        stream: impl Read + Send + 'static,
+        by_name: InputFormat,
+        options: &InputOptions,
+    ) -> Result<Self> {
+        let format = options.format.unwrap_or(by_name);
+        let source = match format {
+            InputFormat::Csv => csv_source(&name, Box::new(stream), &options.prompt_column)?,
+            format => Source::Lines {
+                reader: Box::new(BufReader::with_capacity(1 << 16, stream)),
+                format,
+                may_be_batch: options.format.is_none() && format == InputFormat::JsonLines,
+                line: 0,
+            },
+        };
         Ok(Self {
-            path: path.to_owned(),
-            format: InputFormat::of_path(path),
-            reader: BufReader::new(file),
-            line: String::new(),
-            line_number: 0,
+            name: name.into(),
+            source,
+            next_index: 0,
         })
     }
 
-    /// Counts the rows of a file without parsing them, for progress displays.
+    /// Counts the rows of a file without understanding them.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn count_rows(path: &Path) -> Result<usize> {
-        let mut reader = Self::open(path)?;
-        let mut rows = 0;
-        while reader.read_line()? {
-            rows += 1;
+    pub fn survey(path: &Path, options: &InputOptions) -> Result<Survey> {
+        let mut survey = Survey {
+            rows: 0,
+            checksum: 0,
+        };
+        for record in Self::open(path, options)? {
+            survey.rows += 1;
+            survey.checksum = chain(survey.checksum, record?.checksum);
         }
-        Ok(rows)
+        Ok(survey)
     }
 
-    /// Moves on to the next line that is not blank.
-    fn read_line(&mut self) -> Result<bool> {
-        loop {
-            self.line.clear();
-            self.line_number += 1;
-            let read = self
-                .reader
-                .read_line(&mut self.line)
-                .map_err(|source| Error::File {
-                    path: self.path.clone(),
-                    source,
-                })?;
-            if read == 0 {
-                return Ok(false);
+    fn read(&mut self) -> Result<Option<Record>> {
+        let index = self.next_index;
+        let path = Path::new(&*self.name);
+        let (checksum, line, content) = match &mut self.source {
+            Source::Lines {
+                reader,
+                format,
+                may_be_batch,
+                line,
+            } => {
+                let Some(bytes) = next_line(reader, line).map_err(Error::at(path))? else {
+                    return Ok(None);
+                };
+                if std::mem::take(may_be_batch) && BatchRequest::looks_like_one(&bytes) {
+                    *format = InputFormat::OpenAiBatch;
+                }
+                let checksum = crc32fast::hash(&bytes);
+                (checksum, *line, Content::Line(*format, bytes))
             }
-            if !self.line.trim().is_empty() {
-                return Ok(true);
+            Source::Csv { reader, header } => {
+                let mut record = csv::ByteRecord::new();
+                let damage = match reader.read_byte_record(&mut record) {
+                    Ok(false) => return Ok(None),
+                    Ok(true) => None,
+                    Err(error) => match error.into_kind() {
+                        csv::ErrorKind::Io(source) => return Err(Error::at(path)(source)),
+                        csv::ErrorKind::UnequalLengths {
+                            expected_len, len, ..
+                        } => Some(format!("{len} columns in place of {expected_len}")),
+                        other => Some(format!("not a CSV record: {other:?}")),
+                    },
+                };
+                let mut hasher = crc32fast::Hasher::new();
+                for field in &record {
+                    hasher.update(&field.len().to_le_bytes());
+                    hasher.update(field);
+                }
+                let line = record.position().map_or(0, csv::Position::line);
+                let content = match damage {
+                    Some(message) => Content::Damaged(message),
+                    None => Content::Csv(Arc::clone(header), record),
+                };
+                (hasher.finalize(), line, content)
             }
-        }
+        };
+        self.next_index += 1;
+        Ok(Some(Record {
+            index,
+            checksum,
+            name: Arc::clone(&self.name),
+            line,
+            content,
+        }))
     }
 }
 
 impl Iterator for RowReader {
-    type Item = Result<std::result::Result<Row, String>>;
+    type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.read_line() {
-            Ok(true) => {
-                let line = self.line.trim_end_matches(['\n', '\r']);
-                let row = self.format.parse(line).map_err(|message| {
-                    format!("{}:{}: {message}", self.path.display(), self.line_number)
-                });
-                Some(Ok(row))
-            }
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
+        self.read().transpose()
+    }
+}
+
+/// The next line that is not blank, without its end. `number` counts all lines from 1.
+fn next_line(reader: &mut impl BufRead, number: &mut u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        *number += 1;
+        if *number == 1 && line.starts_with(b"\xef\xbb\xbf") {
+            line.drain(..3);
+        }
+        if !line.trim_ascii().is_empty() {
+            let end = line.iter().rposition(|byte| !b"\r\n".contains(byte));
+            line.truncate(end.map_or(0, |end| end + 1));
+            return Ok(Some(line));
         }
     }
+}
+
+fn csv_source(name: &str, stream: Box<dyn Read + Send>, prompt_column: &str) -> Result<Source> {
+    let mut reader = csv::Reader::from_reader(stream);
+    let names: Vec<String> = reader
+        .headers()
+        .map_err(|error| Error::Input(format!("{name}: no line of column names: {error}")))?
+        .iter()
+        .map(str::to_owned)
+        .collect();
+    let Some(column) = names.iter().position(|name| name == prompt_column) else {
+        return Err(Error::Input(format!(
+            "{name}: no column `{prompt_column}`; name the prompt's column with --prompt-column, \
+             one of: {}",
+            names.join(", ")
+        )));
+    };
+    Ok(Source::Csv {
+        reader: Box::new(reader),
+        header: Arc::new(Header {
+            names,
+            prompt_column: column,
+        }),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn rows(text: &'static str, format: InputFormat) -> Vec<std::result::Result<Row, String>> {
+        let options = InputOptions {
+            format: Some(format),
+            ..InputOptions::default()
+        };
+        RowReader::from_stream("rows", text.as_bytes(), &options)
+            .unwrap()
+            .map(|record| record.unwrap().parse())
+            .collect()
+    }
+
     #[test]
     fn skips_blank_lines_and_numbers_bad_ones() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("rows.jsonl");
-        std::fs::write(
-            &path,
+        let rows = rows(
             "{\"prompt\":\"a\"}\n\n{\"prompt\":\r\n{\"prompt\":\"b\"}",
-        )
-        .unwrap();
-        assert_eq!(RowReader::count_rows(&path).unwrap(), 3);
-        let rows: Vec<_> = RowReader::open(&path)
-            .unwrap()
-            .map(|row| row.unwrap())
-            .collect();
-        assert_eq!(
-            rows[0].as_ref().unwrap(),
-            &Row::from_json(r#"{"prompt":"a"}"#).unwrap()
+            InputFormat::JsonLines,
         );
-        assert!(
-            rows[1]
-                .as_ref()
-                .unwrap_err()
-                .contains("rows.jsonl:3: not valid JSON")
-        );
+        assert_eq!(rows[0], Row::from_json(r#"{"prompt":"a"}"#));
+        let message = rows[1].as_ref().unwrap_err();
+        assert!(message.starts_with("rows:3: not valid JSON"), "{message}");
         assert!(rows[2].is_ok());
+        assert_eq!(rows.len(), 3);
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_bad_utf_8_do_no_harm() {
+        let options = InputOptions::default();
+        let bytes: &[u8] = b"\xef\xbb\xbffirst\r\n\xff\n last ";
+        let rows: Vec<_> = RowReader::from_stream("rows", bytes, &options)
+            .unwrap()
+            .map(|record| record.unwrap().parse())
+            .collect();
+        assert_eq!(rows[0], Ok(Row::from_text("first")));
+        assert_eq!(rows[1], Err("rows:2: not valid UTF-8".to_owned()));
+        assert_eq!(rows[2], Ok(Row::from_text(" last ")));
+    }
+
+    #[test]
+    fn a_table_gives_prompts_and_columns() {
+        let rows = rows(
+            "id,prompt\n1,\"two\nlines, one field\"\n2\n3,c\n",
+            InputFormat::Csv,
+        );
+        let first = rows[0].as_ref().unwrap();
+        assert_eq!(
+            first.input,
+            RowInput::Prompt("two\nlines, one field".into())
+        );
+        assert_eq!(first.columns["id"], "1");
+        assert_eq!(rows[1], Err("rows:4: 1 columns in place of 2".to_owned()));
+        assert_eq!(rows[2].as_ref().unwrap().columns["id"], "3");
+    }
+
+    #[test]
+    fn a_missing_column_is_named_with_those_there_are() {
+        let options = InputOptions {
+            format: Some(InputFormat::Csv),
+            ..InputOptions::default()
+        };
+        let error = RowReader::from_stream("t.csv", "id,question\n".as_bytes(), &options)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("no column `prompt`"), "{error}");
+        assert!(error.ends_with("one of: id, question"), "{error}");
+    }
+
+    #[test]
+    fn the_first_line_shows_a_batch_file() {
+        let check = |line: &str, is_batch: bool| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("rows.jsonl");
+            std::fs::write(&path, format!("\n{line}\n{{}}\n")).unwrap();
+            let options = InputOptions::default();
+            assert_eq!(RowReader::survey(&path, &options).unwrap().rows, 2);
+            for record in RowReader::open(&path, &options).unwrap() {
+                let row = record.unwrap().parse();
+                let found = matches!(&row, Ok(row) if matches!(row.input, RowInput::Batch(_)));
+                assert_eq!(found, is_batch, "{row:?}");
+            }
+        };
+        check(
+            r#"{"custom_id":"a","url":"/v1/completions","body":{}}"#,
+            true,
+        );
+        check(r#"{"custom_id":"a"}"#, false);
+        check("[", false);
+    }
+
+    #[test]
+    fn a_survey_tells_data_sets_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.txt");
+        let survey = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            RowReader::survey(&path, &InputOptions::default()).unwrap()
+        };
+        let first = survey("a\nb\n");
+        assert_eq!(first.rows, 2);
+        assert_eq!(first, survey("a\n\nb"));
+        assert_ne!(first, survey("b\na\n"));
+        assert_ne!(first, survey("a\nb\nc\n"));
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = RowReader::open(Path::new("no/such.txt"))
+        let error = RowReader::open(Path::new("no/such.txt"), &InputOptions::default())
             .err()
             .unwrap()
             .to_string();

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::openai::BatchRequest;
+
 /// What a row asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RowInput {
@@ -11,6 +13,8 @@ pub enum RowInput {
     TokenIds(Vec<u32>),
     /// Answer this conversation.
     Messages(Vec<Value>),
+    /// Answer this line of an OpenAI batch file.
+    Batch(BatchRequest),
 }
 
 /// A row that could be read.
@@ -18,7 +22,7 @@ pub enum RowInput {
 pub struct Row {
     /// What to ask.
     pub input: RowInput,
-    /// All columns of a JSON row, which the result repeats; empty for a text line.
+    /// All columns of a JSON or CSV row, which the result repeats; empty for other rows.
     pub columns: Map<String, Value>,
 }
 
@@ -53,6 +57,31 @@ impl Row {
             (None, Some(_)) => return Err("`messages` must be a list of messages".into()),
         };
         Ok(Self { input, columns })
+    }
+
+    /// Reads a record of a CSV file whose `prompt_column`-th field is the prompt.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with the record.
+    pub(crate) fn from_csv(
+        header: &[String],
+        prompt_column: usize,
+        record: &csv::ByteRecord,
+    ) -> std::result::Result<Self, String> {
+        let mut columns = Map::new();
+        for (name, field) in header.iter().zip(record) {
+            let text = std::str::from_utf8(field)
+                .map_err(|_| format!("the column `{name}` is not valid UTF-8"))?;
+            columns.insert(name.clone(), text.into());
+        }
+        let prompt = record
+            .get(prompt_column)
+            .map(|field| String::from_utf8_lossy(field).into_owned())
+            .ok_or("the prompt's column is missing")?;
+        Ok(Self {
+            input: RowInput::Prompt(prompt),
+            columns,
+        })
     }
 }
 
