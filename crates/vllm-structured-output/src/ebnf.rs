@@ -1,8 +1,9 @@
 //! EBNF with `::=`, as llama.cpp and xgrammar write it, translated to Lark notation.
 //!
 //! A Lark lexer cuts the text into the longest tokens it can; EBNF knows no such thing and any
-//! split will do. So the translation lets no token be longer than it must: a grammar that does not
-//! recurse becomes one regular expression, any other is spelled out character by character.
+//! split will do. A grammar that does not recurse becomes one token, a regular expression. Of any
+//! other, the parts that do not recurse become tokens if no cut can be wrong; if one can, the
+//! grammar is spelled out character by character, which is slower to follow.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -10,9 +11,14 @@ use std::fmt::Write;
 use crate::error::{Error, Result};
 use crate::source::lark_string;
 
+mod chars;
+mod cutting;
 mod parser;
 
 use parser::{Expression, Rule};
+
+/// Longest recursive grammar that is searched for tokens, to bound the time that it takes.
+const MAX_ANALYZED_BYTES: usize = 32 << 10;
 
 /// Whether `grammar` is EBNF; what it is otherwise is Lark. The marks are those vLLM looks for.
 pub(crate) fn is_ebnf(grammar: &str) -> bool {
@@ -25,86 +31,177 @@ pub(crate) fn is_ebnf(grammar: &str) -> bool {
 
 /// The same language in Lark notation; it starts at the rule `root`.
 pub(crate) fn to_lark(grammar: &str) -> Result<String> {
-    let rules = parser::parse(grammar)
+    let mut rules = parser::parse(grammar)
         .map_err(|error| Error::Grammar(format!("Invalid grammar specification. {error}")))?;
-    let numbers: HashMap<&str, usize> = rules
+    let regular = regular_rules(&rules)?;
+    let numbers = numbers(&rules);
+    let is_regular = |expression: &Expression| {
+        let mut is_regular = true;
+        expression.for_each_reference(&mut |name| {
+            is_regular &= numbers.get(name).is_some_and(|&number| regular[number]);
+        });
+        is_regular
+    };
+    let mut tokens = Vec::new();
+    let bodies: Vec<Expression> = rules
         .iter()
-        .enumerate()
-        .map(|(number, rule)| (rule.name.as_str(), number))
+        .map(|rule| with_tokens(&rule.body, &is_regular, &mut tokens))
         .collect();
-    let unknown = |name: &str| {
-        let message = format!("Invalid grammar specification. The rule {name:?} is not defined");
-        Error::Grammar(message)
+    for (rule, body) in rules.iter_mut().zip(bodies) {
+        rule.body = body;
+    }
+    rules.extend(tokens);
+
+    let regular = regular_rules(&rules)?;
+    let numbers = self::numbers(&rules);
+    let root = numbers
+        .get("root")
+        .copied()
+        .ok_or_else(|| undefined("root"))?;
+    let number_of = |name: &str| numbers.get(name).copied().unwrap_or(root);
+    let is_regular = |expression: &Expression| {
+        let mut is_regular = true;
+        expression.for_each_reference(&mut |name| is_regular &= regular[number_of(name)]);
+        is_regular
     };
-    let Some(&root) = numbers.get("root") else {
-        return Err(unknown("root"));
+    let is_small = grammar.len() <= MAX_ANALYZED_BYTES;
+    let has_tokens =
+        regular[root] || is_small && cutting::is_unambiguous(&rules, &number_of, &is_regular);
+    let writer = Writer {
+        number_of: &number_of,
+        is_regular: &regular,
+        has_tokens,
     };
+    Ok(writer.grammar(&rules, root))
+}
+
+fn undefined(name: &str) -> Error {
+    Error::Grammar(format!(
+        "Invalid grammar specification. The rule {name:?} is not defined"
+    ))
+}
+
+fn numbers(rules: &[Rule]) -> HashMap<String, usize> {
+    let names = rules.iter().map(|rule| rule.name.clone());
+    names
+        .enumerate()
+        .map(|(number, name)| (name, number))
+        .collect()
+}
+
+/// Which rules do not lead to a rule that leads back to itself.
+fn regular_rules(rules: &[Rule]) -> Result<Vec<bool>> {
+    let numbers = numbers(rules);
     let mut references = Vec::with_capacity(rules.len());
-    for rule in &rules {
-        let mut found = Vec::new();
-        rule.body.for_each_reference(&mut |name| found.push(name));
-        let found: Result<Vec<usize>> = found
+    for rule in rules {
+        let mut names = Vec::new();
+        rule.body.for_each_reference(&mut |name| names.push(name));
+        let found: Result<Vec<usize>> = names
             .into_iter()
-            .map(|name| numbers.get(name).copied().ok_or_else(|| unknown(name)))
+            .map(|name| numbers.get(name).copied().ok_or_else(|| undefined(name)))
             .collect();
         references.push(found?);
     }
-    let writer = Writer {
-        numbers: &numbers,
-        is_regular: !is_recursive(&references, root),
-    };
-    let mut lark = format!("start: {}\n", writer.rule_name(root));
-    for (number, Rule { body, .. }) in rules.iter().enumerate() {
-        lark.push_str(&writer.rule_name(number));
-        lark.push_str(": ");
-        writer.expression(body, Binding::Choice, &mut lark);
-        lark.push('\n');
-    }
-    Ok(lark)
+    Ok(regular_of(&references))
 }
 
-/// Whether a rule reachable from `root` leads back to itself.
-fn is_recursive(references: &[Vec<usize>], root: usize) -> bool {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Visit {
-        New,
-        Open,
-        Done,
-    }
-    let mut visits = vec![Visit::New; references.len()];
-    let mut path = vec![(root, 0)];
-    visits[root] = Visit::Open;
-    while let Some((rule, next)) = path.last_mut() {
-        match references[*rule].get(*next) {
-            None => {
-                visits[*rule] = Visit::Done;
-                path.pop();
+/// `expression` with a reference to a new rule in place of each largest part that does not recurse.
+fn with_tokens(
+    expression: &Expression,
+    is_regular: &dyn Fn(&Expression) -> bool,
+    tokens: &mut Vec<Rule>,
+) -> Expression {
+    // A whole rule that does not recurse is a token already.
+    with_tokens_inside(expression, is_regular, tokens, true)
+}
+
+fn with_tokens_inside(
+    expression: &Expression,
+    is_regular: &dyn Fn(&Expression) -> bool,
+    tokens: &mut Vec<Rule>,
+    is_whole_rule: bool,
+) -> Expression {
+    let mut all = |parts: &[Expression]| {
+        let parts = parts.iter();
+        parts
+            .map(|part| with_tokens_inside(part, is_regular, tokens, false))
+            .collect::<Vec<_>>()
+    };
+    match expression {
+        _ if is_regular(expression) => {
+            let is_compound = match expression {
+                Expression::Sequence(parts) => !parts.is_empty(),
+                Expression::Choice(_) | Expression::Repeat { .. } => true,
+                _ => false,
+            };
+            if is_whole_rule || !is_compound {
+                return expression.clone();
             }
-            Some(&target) => {
-                *next += 1;
-                match visits[target] {
-                    Visit::Open => return true,
-                    Visit::Done => {}
-                    Visit::New => {
-                        visits[target] = Visit::Open;
-                        path.push((target, 0));
-                    }
-                }
+            // No name of a grammar holds a space.
+            let name = format!("token {}", tokens.len());
+            tokens.push(Rule {
+                name: name.clone(),
+                body: expression.clone(),
+            });
+            Expression::Reference(name)
+        }
+        Expression::Sequence(parts) => Expression::Sequence(all(parts)),
+        Expression::Choice(options) => Expression::Choice(all(options)),
+        Expression::Repeat { of, min, max } => Expression::Repeat {
+            of: Box::new(with_tokens_inside(of, is_regular, tokens, false)),
+            min: *min,
+            max: *max,
+        },
+        other => other.clone(),
+    }
+}
+
+/// A rule is regular once all that it refers to are; what never becomes so recurses.
+fn regular_of(references: &[Vec<usize>]) -> Vec<bool> {
+    let mut users = vec![Vec::new(); references.len()];
+    let mut missing: Vec<usize> = references.iter().map(Vec::len).collect();
+    for (rule, targets) in references.iter().enumerate() {
+        for &target in targets {
+            users[target].push(rule);
+        }
+    }
+    let mut regular = vec![false; references.len()];
+    let mut ready: Vec<usize> = (0..references.len())
+        .filter(|&rule| missing[rule] == 0)
+        .collect();
+    while let Some(rule) = ready.pop() {
+        regular[rule] = true;
+        for &user in &users[rule] {
+            missing[user] -= 1;
+            if missing[user] == 0 {
+                ready.push(user);
             }
         }
     }
-    false
+    regular
 }
 
 struct Writer<'a> {
-    numbers: &'a HashMap<&'a str, usize>,
-    is_regular: bool,
+    number_of: &'a dyn Fn(&str) -> usize,
+    is_regular: &'a [bool],
+    has_tokens: bool,
 }
 
 impl Writer<'_> {
-    /// Lark tells regular expressions from rules by their capitals.
+    fn grammar(&self, rules: &[Rule], root: usize) -> String {
+        let mut lark = format!("start: {}\n", self.rule_name(root));
+        for (number, Rule { body, .. }) in rules.iter().enumerate() {
+            lark.push_str(&self.rule_name(number));
+            lark.push_str(": ");
+            self.expression(body, Binding::Choice, &mut lark);
+            lark.push('\n');
+        }
+        lark
+    }
+
+    /// Lark tells tokens from rules by their capitals.
     fn rule_name(&self, number: usize) -> String {
-        match self.is_regular {
+        match self.has_tokens && self.is_regular[number] {
             true => format!("R{number}"),
             false => format!("r{number}"),
         }
@@ -113,7 +210,7 @@ impl Writer<'_> {
     /// Writes `expression` so that it binds at least as tightly as `binding` asks.
     fn expression(&self, expression: &Expression, binding: Binding, lark: &mut String) {
         match expression {
-            Expression::Literal(text) if self.is_regular || text.chars().count() < 2 => {
+            Expression::Literal(text) if self.has_tokens || text.chars().count() < 2 => {
                 lark.push_str(&lark_string(text));
             }
             Expression::Literal(text) => grouped(binding, Binding::Sequence, lark, |lark| {
@@ -133,8 +230,7 @@ impl Writer<'_> {
             }
             Expression::AnyChar => lark.push_str("/(?s:.)/"),
             Expression::Reference(name) => {
-                let number = self.numbers.get(name.as_str()).copied();
-                lark.push_str(&self.rule_name(number.unwrap_or_default()));
+                lark.push_str(&self.rule_name((self.number_of)(name)));
             }
             Expression::Sequence(parts) if parts.is_empty() => lark.push_str("\"\""),
             Expression::Sequence(parts) => grouped(binding, Binding::Sequence, lark, |lark| {
@@ -219,7 +315,16 @@ mod tests {
     }
 
     #[test]
-    fn recursive_grammars_are_spelled_out() {
+    fn parts_of_recursive_grammars_become_tokens() {
+        check(
+            "root ::= \"(\" ws [0-9]+ root? \")\"\nws ::= \" \"*",
+            "start: r0\nr0: \"(\" R1 R2 r0? \")\"\nR1: \" \"*\n\
+             R2: /[\\x{30}-\\x{39}]/+\n",
+        );
+    }
+
+    #[test]
+    fn ambiguous_grammars_are_spelled_out() {
         check(
             "root ::= \"ab\" root | .",
             "start: r0\nr0: \"a\" \"b\" r0 | /(?s:.)/\n",

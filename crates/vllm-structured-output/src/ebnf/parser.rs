@@ -7,13 +7,13 @@ use std::str::Chars;
 const MAX_NESTING: usize = 24;
 
 /// One `name ::= body`.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rule {
     pub(super) name: String,
     pub(super) body: Expression,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Expression {
     Literal(String),
     Class {
