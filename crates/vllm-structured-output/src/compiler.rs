@@ -17,6 +17,10 @@ use crate::vocabulary::token_bytes;
 /// Compiling recurses over the nesting of a constraint; the memory is only touched if it does.
 const COMPILER_STACK_BYTES: usize = 64 << 20;
 
+/// Parser states that one mask may need. Only grammars that are spelled out character by character
+/// come near; for them it is some tens of milliseconds.
+const MAX_ITEMS_PER_MASK: usize = 500_000;
+
 /// The vocabulary of a model as bytes, with the grammar engine on top.
 ///
 /// Costs a pass over the vocabulary, so build it once per model, when the first constraint comes.
@@ -51,7 +55,9 @@ impl GrammarCompiler {
             &llguidance::earley::SlicedBiasComputer::general_slices(),
         )
         .map_err(|error| Error::Grammar(message(error)))?;
-        factory.quiet().limits_mut().verbose_errors = false;
+        let limits = factory.quiet().limits_mut();
+        limits.verbose_errors = false;
+        limits.step_max_items = MAX_ITEMS_PER_MASK;
         Ok(Self { factory, stop_ids })
     }
 
