@@ -18,8 +18,10 @@ const FOLLOWED: [&str; 11] = [
 ];
 
 /// Variables of vLLM that have nothing to act on here and change no answer.
-const WITHOUT_EFFECT: [&str; 18] = [
+const WITHOUT_EFFECT: [&str; 19] = [
     "VLLM_CACHE_ROOT",
+    // The work of a template is bounded instead, to about a second.
+    "VLLM_CHAT_TEMPLATE_RENDER_TIMEOUT",
     "VLLM_CONFIGURE_LOGGING",
     "VLLM_CONFIG_ROOT",
     "VLLM_DEBUG_LOG_API_SERVER_RESPONSE",

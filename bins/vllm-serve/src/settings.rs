@@ -313,13 +313,16 @@ mod tests {
             "http://0.0.0.0:8000"
         );
         assert!(settings.server.http.api_keys.is_empty());
+        assert!(settings.server.http.docs);
+        assert_eq!(settings.server.api.disabled_thinking_effort, "none");
     }
 
     #[test]
     fn flags_reach_engine_and_service() {
         let settings = settings(
             "demo --served-model-name a b --dtype float32 --max-model-len 4K --api-key k1 k2 \
-             --enable-auto-tool-choice --tool-call-parser hermes --port 9 --max-logprobs -1",
+             --enable-auto-tool-choice --tool-call-parser hermes --port 9 --max-logprobs -1 \
+             --disable-fastapi-docs --anthropic-disabled-thinking-effort low",
             &[("VLLM_API_KEY", "unused")],
         )
         .unwrap();
@@ -333,6 +336,8 @@ mod tests {
             settings.server.api.tool_call_parser.as_deref(),
             Some("hermes")
         );
+        assert!(!settings.server.http.docs);
+        assert_eq!(settings.server.api.disabled_thinking_effort, "low");
     }
 
     #[test]

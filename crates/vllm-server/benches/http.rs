@@ -51,8 +51,10 @@ fn main() {
         let load = server.load(streams, &body);
         let tokens = load.answers * STREAMED_TOKENS as f64;
         println!(
-            "streamed completions,  {streams:>3} connections: {:>7.0} tokens/s{}",
+            "streamed completions,  {streams:>3} connections: {:>7.0} tokens/s in {:.0} events \
+             per answer{}",
             tokens / load.seconds,
+            load.events / load.answers,
             load.cpu("token", tokens),
         );
     }
@@ -87,6 +89,7 @@ struct ServerProcess {
 /// What came of a load.
 struct Load {
     answers: f64,
+    events: f64,
     seconds: f64,
     cpu_seconds: Option<f64>,
 }
@@ -124,7 +127,7 @@ impl ServerProcess {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answers = AtomicU64::new(0);
+        let (answers, events) = (AtomicU64::new(0), AtomicU64::new(0));
         let cpu_before = self.cpu_seconds();
         let start = Instant::now();
         let end = start + Duration::from_secs(SECONDS);
@@ -135,12 +138,14 @@ impl ServerProcess {
                     while Instant::now() < end {
                         connection.ask(request.as_bytes());
                         answers.fetch_add(1, Relaxed);
+                        events.fetch_add(connection.num_events(), Relaxed);
                     }
                 });
             }
         });
         Load {
             answers: answers.load(Relaxed) as f64,
+            events: events.load(Relaxed) as f64,
             seconds: start.elapsed().as_secs_f64(),
             cpu_seconds: cpu_before
                 .zip(self.cpu_seconds())
@@ -208,6 +213,12 @@ impl Connection {
             }
             self.read_more();
         }
+    }
+
+    /// Server-sent events in the latest answer.
+    fn num_events(&self) -> u64 {
+        let windows = self.buffer.windows(8);
+        windows.filter(|window| window == b"\ndata: {").count() as u64
     }
 
     fn read_more(&mut self) {
