@@ -8,7 +8,7 @@ use vllm_chat_template::ChatTemplate;
 use vllm_hub::{FileBytes, ModelFiles, ResolveOptions, Token};
 use vllm_models::{FileBuffer, Model, ModelConfig, WeightFiles, check_architecture, load_model};
 use vllm_sampling::DefaultSampling;
-use vllm_tensor::{DType, Device, KvCache, KvCacheSpec};
+use vllm_tensor::{DType, Device, KvCache};
 use vllm_tokenizer::{Tokenizer, TokenizerFiles};
 
 use crate::client::ModelInfo;
@@ -87,7 +87,7 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
         ..hub_options(config)
     };
     let files = resolve(&config.model, &options)?;
-    let model_config = read_model_config(&files)?;
+    let mut model_config = read_model_config(&files)?;
     check_architecture(&model_config).map_err(Error::setup)?;
     let device = vllm_tensor::select_device(&config.device).map_err(Error::setup)?;
     let (weights, weight_bytes) = open_weights(&files)?;
@@ -95,9 +95,11 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
     let checkpoint_dtype = model_config.dtype.or_else(|| weights.dtype());
     let dtype = vllm_tensor::resolve_dtype(requested_dtype, checkpoint_dtype, &device);
     let max_model_len = resolve_max_model_len(config.max_model_len, &model_config)?;
+    // Some rotary scalings depend on how long this run's sequences may be.
+    model_config.max_model_len = max_model_len;
     let plan = MemoryPlan::new(
         config,
-        &kv_cache_spec(&model_config, dtype),
+        &model_config.kv_cache_spec(dtype),
         weight_bytes,
         max_model_len,
         vllm_tensor::free_device_memory(&device).unwrap_or_else(available_memory_bytes),
@@ -136,7 +138,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         started.elapsed().as_secs_f64()
     );
     let kv_cache = KvCache::new(
-        kv_cache_spec(&model_config, dtype),
+        model_config.kv_cache_spec(dtype),
         plan.num_blocks,
         plan.block_size,
         &device,
@@ -281,15 +283,15 @@ fn load_default_sampling(config: &EngineConfig, files: &ModelFiles) -> Result<De
 }
 
 fn resolve_max_model_len(wanted: Option<usize>, config: &ModelConfig) -> Result<usize> {
-    let derived = config.max_model_len;
+    let longest = config.longest_model_len;
     match wanted {
-        None => Ok(derived),
+        None => Ok(config.max_model_len),
         Some(0) => Err(Error::Setup(
             "--max-model-len must be at least 1".to_owned(),
         )),
-        Some(wanted) if wanted > derived => Err(Error::Setup(format!(
+        Some(wanted) if wanted > longest => Err(Error::Setup(format!(
             "User-specified max_model_len ({wanted}) is greater than the derived max_model_len \
-             ({derived}) of the model's config.json; lower --max-model-len"
+             ({longest}) of the model's config.json; lower --max-model-len"
         ))),
         Some(wanted) => Ok(wanted),
     }
@@ -305,13 +307,4 @@ fn open_weights(files: &ModelFiles) -> Result<(WeightFiles, u64)> {
     })
     .map_err(|error| Error::Setup(format!("{}: {error}", files.name())))?;
     Ok((weights, num_bytes))
-}
-
-fn kv_cache_spec(config: &ModelConfig, dtype: DType) -> KvCacheSpec {
-    KvCacheSpec {
-        num_layers: config.num_layers,
-        num_kv_heads: config.num_kv_heads,
-        head_dim: config.head_dim,
-        dtype,
-    }
 }
