@@ -101,7 +101,8 @@ def test_a_table_is_answered_by_the_column_of_its_prompts(tmp_path):
         ("8", " Tokyo."),
     ]
     run = run_offline("--input", table, "--output", output)
-    assert run.returncode == 1 and "one of: id, question" in run.stderr
+    assert run.returncode == 1
+    assert "one of: id, question" in run.stderr and "--prompt-column" in run.stderr
 
 
 def test_standard_input_to_standard_output():

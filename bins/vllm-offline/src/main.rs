@@ -49,9 +49,19 @@ fn main() -> ExitCode {
         Ok(Outcome::Complete { .. }) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(error) => {
-            eprintln!("vllm-offline: {error}");
+            eprintln!("vllm-offline: {error}{}", flag_for(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The flag that helps, in brackets.
+fn flag_for(error: &Error) -> &'static str {
+    match error {
+        Error::OtherJob { .. } | Error::OtherInput { .. } => " (--restart)",
+        Error::NoPromptColumn { .. } => " (--prompt-column)",
+        Error::TooManyFailures { .. } => " (--max-errors)",
+        _ => "",
     }
 }
 

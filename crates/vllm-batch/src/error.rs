@@ -30,10 +30,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The journal was not left by this job.
-    #[error(
-        "{}: {reason}; run the job as it was begun, or discard what it has done with --restart",
-        path.display()
-    )]
+    #[error("{}: {reason}; run the job as it was begun, or begin it anew", path.display())]
     OtherJob {
         /// The journal that is in the way.
         path: PathBuf,
@@ -49,6 +46,25 @@ pub enum Error {
         limit: u64,
         /// What was wrong with the row that went over the limit.
         message: String,
+    },
+    /// The data set is another one than the job was begun with.
+    #[error(
+        "the data set is not the one that the job was begun with: it differs at row {row} or \
+         before; give the same one, or begin the job anew"
+    )]
+    OtherInput {
+        /// The first row at which the difference was seen, from 0.
+        row: u64,
+    },
+    /// A table has no column for prompts.
+    #[error("{name}: no column `{column}`; name the prompt's column, one of: {columns}")]
+    NoPromptColumn {
+        /// The table.
+        name: String,
+        /// The column that was looked for.
+        column: String,
+        /// The columns there are.
+        columns: String,
     },
     /// The data set cannot be read the way it was asked for.
     #[error("{0}")]

@@ -96,8 +96,5 @@ impl<R: Iterator<Item = Result<Record>>> Iterator for Rows<R> {
 }
 
 fn changed(row: u64) -> Error {
-    Error::Input(format!(
-        "the data set is not the one that the job was begun with: it differs at row {row} or \
-         before; give the same one, or discard what is done with --restart"
-    ))
+    Error::OtherInput { row }
 }

@@ -116,12 +116,12 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The rows that were done when the journal was opened.
+    /// The rows that are done.
     pub fn done(&self) -> &DoneRows {
         &self.done
     }
 
-    /// How far the job was when the journal was opened.
+    /// How far the job is.
     pub fn progress(&self) -> Progress {
         self.progress
     }
@@ -147,6 +147,8 @@ impl Journal {
         self.file
             .write_all(line.as_bytes())
             .map_err(Error::at(&self.path))?;
+        self.done.insert(result.index, result.checksum);
+        self.progress.add(result.tokens, head.failed);
         if self.last_sync.elapsed() >= SYNC_INTERVAL {
             self.sync()?;
         }
@@ -171,7 +173,13 @@ impl Journal {
         let unfinished = with_suffix(&self.output, ".tmp");
         let file = File::create(&unfinished).map_err(Error::at(&unfinished))?;
         let mut out = BufWriter::with_capacity(1 << 18, file);
-        self.write_rows(order, &mut out)?;
+        let num_rows = self.write_rows(order, &mut out)?;
+        if num_rows != self.done.len() {
+            return Err(self.refuse(&format!(
+                "it was changed from outside: {num_rows} of {} rows are left",
+                self.done.len()
+            )));
+        }
         let written = out.into_inner().map_err(|error| error.into_error());
         written
             .and_then(|file| file.sync_all())
@@ -181,21 +189,28 @@ impl Journal {
         std::fs::remove_file(&self.path).map_err(Error::at(&self.path))
     }
 
-    fn write_rows(&self, order: OutputOrder, out: &mut impl Write) -> Result<()> {
+    /// Writes the line of every row, and says how many there were.
+    fn write_rows(&self, order: OutputOrder, out: &mut impl Write) -> Result<u64> {
         let mut reader = self.entries()?;
         let mut in_order = InOrder::starting_at(self.done.first());
         let mut line = Vec::new();
+        let mut num_rows = 0;
+        let mut write_row = |json: &str| {
+            num_rows += 1;
+            out.write_all(json.as_bytes())?;
+            out.write_all(b"\n")
+        };
         while let Some((head, json)) =
             read_entry(&mut reader, &mut line).map_err(Error::at(&self.path))?
         {
             match order {
-                OutputOrder::Finished => write_line(out, json)?,
+                OutputOrder::Finished => write_row(json)?,
                 OutputOrder::Input => {
-                    in_order.push(head.index, json.to_owned(), |json| write_line(out, &json))?;
+                    in_order.push(head.index, json.to_owned(), |json| write_row(&json))?;
                 }
             }
         }
-        Ok(())
+        Ok(num_rows)
     }
 
     fn entries(&self) -> Result<BufReader<&File>> {
@@ -289,12 +304,6 @@ impl Journal {
             reason: reason.to_owned(),
         }
     }
-}
-
-fn write_line(out: &mut impl Write, line: &str) -> Result<()> {
-    out.write_all(line.as_bytes())?;
-    out.write_all(b"\n")?;
-    Ok(())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -303,11 +303,11 @@ fn csv_source(name: &str, stream: Box<dyn Read + Send>, prompt_column: &str) -> 
         .map(str::to_owned)
         .collect();
     let Some(column) = names.iter().position(|name| name == prompt_column) else {
-        return Err(Error::Input(format!(
-            "{name}: no column `{prompt_column}`; name the prompt's column with --prompt-column, \
-             one of: {}",
-            names.join(", ")
-        )));
+        return Err(Error::NoPromptColumn {
+            name: name.to_owned(),
+            column: prompt_column.to_owned(),
+            columns: names.join(", "),
+        });
     };
     Ok(Source::Csv {
         reader: Box::new(reader),
