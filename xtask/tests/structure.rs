@@ -84,31 +84,6 @@ fn the_map_of_the_crates_is_complete() {
 }
 
 #[test]
-fn the_readme_names_the_architectures_that_can_be_loaded() {
-    let readme = read(&workspace_root().join("README.md"));
-    let mut loadable = BTreeSet::new();
-    for file in source_files_below(&workspace_root().join("crates/vllm-models/src")) {
-        loadable.extend(quoted_architectures(&read(&file), '"'));
-    }
-    let named: BTreeSet<String> = quoted_architectures(&readme, '`').collect();
-    assert_eq!(
-        named, loadable,
-        "the README (left) and the code (right) differ"
-    );
-}
-
-/// The names of model architectures that stand in `text` between two `quote`s.
-fn quoted_architectures(text: &str, quote: char) -> impl Iterator<Item = String> {
-    let words = text.split(quote);
-    let is_name = |word: &&str| {
-        word.strip_suffix("ForCausalLM").is_some_and(|family| {
-            !family.is_empty() && family.chars().all(|c| c.is_ascii_alphanumeric())
-        })
-    };
-    words.filter(is_name).map(str::to_owned)
-}
-
-#[test]
 fn every_crate_inherits_the_lints_of_the_workspace() {
     for package in packages() {
         let manifest = read(&package.join("Cargo.toml"));
