@@ -247,6 +247,12 @@ pub(crate) struct Args {
     /// Worker threads on a CPU
     #[arg(long, value_name = "N", help_heading = "Engine")]
     pub(crate) num_threads: Option<usize>,
+    /// Print the memory plan and stop
+    #[arg(long, help_heading = "Engine")]
+    pub(crate) dry_run: bool,
+    /// Write every scheduling decision to a file, for `cargo xtask replay`
+    #[arg(long, value_name = "FILE", help_heading = "Engine")]
+    pub(crate) record_steps: Option<PathBuf>,
 
     /// Level of vLLM's own lines
     #[arg(long, value_enum, ignore_case = true, help_heading = "Logging")]

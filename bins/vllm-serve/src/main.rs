@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
 use tokio::runtime::Runtime;
-use vllm_engine::{AsyncLlm, EngineClient};
+use vllm_engine::{AsyncLlm, EngineClient, plan_memory};
 use vllm_server::{BoundSocket, ExitCause, Phase, Server, Shutdown};
 
 use crate::args::Args;
@@ -67,6 +67,10 @@ fn run(settings: Settings) -> Result<ExitCode, String> {
         );
     }
     settings.server.validate().map_err(text)?;
+    if settings.dry_run {
+        eprintln!("{}", plan_memory(&settings.engine).map_err(text)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(
         "vLLM server version {version}, serving model {}",

@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) log: LogSettings,
     /// Nobody named a model.
     pub(crate) is_demo_by_default: bool,
+    /// Only the memory plan is wanted.
+    pub(crate) dry_run: bool,
 }
 
 impl Settings {
@@ -40,6 +42,7 @@ impl Settings {
         }
         Ok(Self {
             is_demo_by_default: model.is_none(),
+            dry_run: args.dry_run,
             log: log_settings(&args, environment)?,
             server: ServerConfig {
                 http: http_config(&args, environment)?,
@@ -93,6 +96,7 @@ fn engine_config(args: Args, model: String) -> Result<EngineConfig, String> {
     config.generation_config = args.generation_config;
     config.override_generation_config = args.override_generation_config;
     config.num_threads = args.num_threads;
+    config.record_steps = args.record_steps;
     Ok(config)
 }
 
