@@ -37,6 +37,16 @@ def test_without_a_model_the_demo_model_is_served_and_named():
         assert "demo" in server.log
 
 
+def test_a_dry_run_prints_the_memory_plan_and_refuses_one_that_does_not_fit():
+    planned = run_serve("demo", "--dry-run", "--max-num-seqs", 4)
+    assert planned.returncode == 0, planned.stderr
+    assert "4.00 requests of 1024 tokens at once" in planned.stderr
+    refused = run_serve("demo", "--dry-run", "--kv-cache-memory-bytes", "1M")
+    assert refused.returncode == 1
+    assert "max seq len (1024)" in refused.stderr
+    assert "estimated maximum model length is 320" in refused.stderr
+
+
 def test_served_names_length_and_template(tmp_path):
     template = tmp_path / "template.jinja"
     template.write_text("{{ messages[-1]['content'] }}", encoding="utf-8")

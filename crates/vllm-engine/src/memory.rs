@@ -101,8 +101,14 @@ impl std::fmt::Display for MemoryPlan {
     }
 }
 
+/// GiB with two decimals, or as many as a small model needs to show anything.
 fn gib(bytes: u64) -> String {
-    format!("{:.2}", bytes as f64 / f64::from(1 << 30))
+    let gib = bytes as f64 / f64::from(1 << 30);
+    if gib < 0.1 {
+        format!("{gib:.5}")
+    } else {
+        format!("{gib:.2}")
+    }
 }
 
 /// Memory in bytes that this process may still take: what the system calls available, or less
