@@ -1,4 +1,4 @@
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, WithDType};
 
 use crate::{Error, Result};
 
@@ -72,8 +72,8 @@ impl KvCache {
         let layers = (0..spec.num_layers)
             .map(|_| {
                 Ok(LayerKvCache {
-                    keys: Tensor::zeros(&shape, spec.dtype, device)?,
-                    values: Tensor::zeros(&shape, spec.dtype, device)?,
+                    keys: zeros(shape, spec.dtype, device)?,
+                    values: zeros(shape, spec.dtype, device)?,
                 })
             })
             .collect::<Result<_>>()?;
@@ -123,6 +123,20 @@ impl LayerKvCache {
     /// The stored values, `[num_blocks, block_size, num_kv_heads, head_dim]`.
     pub fn values(&self) -> &Tensor {
         &self.values
+    }
+}
+
+/// A zeroed tensor. On the CPU half-precision zeros are pages that the system has not handed out
+/// yet, so that a large cache takes memory and time only as it fills; candle would write them all.
+fn zeros(shape: [usize; 4], dtype: DType, device: &Device) -> Result<Tensor> {
+    fn untouched<T: bytemuck::Zeroable + WithDType>(shape: [usize; 4]) -> Result<Tensor> {
+        let zeros = bytemuck::zeroed_vec::<T>(shape.iter().product());
+        Ok(Tensor::from_vec(zeros, &shape, &Device::Cpu)?)
+    }
+    match (device, dtype) {
+        (Device::Cpu, DType::F16) => untouched::<half::f16>(shape),
+        (Device::Cpu, DType::BF16) => untouched::<half::bf16>(shape),
+        _ => Ok(Tensor::zeros(&shape, dtype, device)?),
     }
 }
 
