@@ -10,7 +10,7 @@ use vllm_tokenizer::Tokenizer;
 
 use crate::client::{GenerationRequest, ModelInfo};
 use crate::error::{Error, Result};
-use crate::submission::{SequenceSubmission, prompt_logprobs_of};
+use crate::submission::SequenceSubmission;
 
 /// The token ids that end a request, split as the stop checks need them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,7 @@ pub(crate) fn admit(
             },
             sampler,
             grammar: grammar.clone(),
-            prompt_logprobs: prompt_logprobs_of(params, index),
+            prompt_logprobs: params.prompt_logprobs.filter(|_| index == 0),
         }
     });
     Ok(sequences.collect())

@@ -27,7 +27,6 @@ struct Sequence {
     events: UnboundedSender<EngineEvent>,
     prompt_logprobs: Option<i64>,
     collected_prompt_logprobs: Vec<TokenLogprobs>,
-    num_prompt_tokens: usize,
     first_scheduled: Option<Instant>,
     has_reported: bool,
 }
@@ -125,7 +124,6 @@ impl EngineCore {
                     events: events.clone(),
                     prompt_logprobs: submitted.prompt_logprobs,
                     collected_prompt_logprobs: Vec::new(),
-                    num_prompt_tokens,
                     first_scheduled: None,
                     has_reported: false,
                 },
@@ -252,7 +250,7 @@ impl EngineCore {
             let token_ids = self.scheduler.token_ids(id);
             match row.purpose {
                 RowPurpose::Sample => {
-                    let output = &token_ids[sequence.num_prompt_tokens..];
+                    let output = &token_ids[self.scheduler.num_prompt_tokens(id)..];
                     match sequence.draw(logits, output, &mut self.mask, &mut self.scratch) {
                         Ok(token) => {
                             self.sampled.push((id, Sampled::Token(token.token_id)));

@@ -3,7 +3,7 @@
 use std::sync::mpsc::Sender;
 
 use futures::channel::mpsc::UnboundedSender;
-use vllm_sampling::{SamplingParams, SequenceSampler};
+use vllm_sampling::SequenceSampler;
 use vllm_scheduler::{NewRequest, RequestId};
 use vllm_structured_output::Grammar;
 
@@ -36,15 +36,6 @@ pub(crate) struct SequenceSubmission {
     pub(crate) grammar: Option<Grammar>,
     /// `prompt_logprobs` of the request; only its first sample reports them.
     pub(crate) prompt_logprobs: Option<i64>,
-}
-
-/// Which prompt logprobs sample `index` has to compute.
-pub(crate) fn prompt_logprobs_of(params: &SamplingParams, index: usize) -> Option<i64> {
-    if index == 0 {
-        params.prompt_logprobs
-    } else {
-        None
-    }
 }
 
 /// Aborts the samples of one request through the engine's mailbox.
