@@ -301,7 +301,7 @@ fn prepare_chat(
     let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
     let vocab_size = engine.info().vocab_size;
     let mut params =
-        request.sampling_params(max_tokens, &job.sampling_defaults(), vocab_size, false)?;
+        request.sampling_params(max_tokens, &job.sampling_defaults(), vocab_size, None)?;
     params.seed = params.seed.or(Some(row_seed(job.seed, index)));
 
     let context = job.context("chatcmpl", index);

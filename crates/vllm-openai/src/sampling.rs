@@ -8,7 +8,7 @@ use crate::error::{ErrorResponse, Result};
 use crate::options::GenerationOptions;
 use crate::responses::ResponsesRequest;
 use crate::structured::combined_constraint;
-use crate::tools::{ToolChoice, tool_constraint};
+use crate::tools::{ActiveParser, ToolChoice, ToolParser, tool_constraint};
 
 /// What a request gets when it leaves a field out: the values of the model's generation
 /// configuration, as far as the server uses it.
@@ -57,8 +57,8 @@ impl CompletionRequest {
 
 impl ChatCompletionRequest {
     /// Sampling parameters, normalised and validated; see
-    /// [`CompletionRequest::sampling_params`]. A demanded tool call becomes a constraint.
-    /// `keep_special_tokens` says that a tool parser needs to see them.
+    /// [`CompletionRequest::sampling_params`]. `parser` is the server's tool parser: a demanded
+    /// call becomes a constraint to its form, and special tokens stay where it needs to see them.
     ///
     /// # Errors
     /// 400 for values out of range.
@@ -67,21 +67,20 @@ impl ChatCompletionRequest {
         max_tokens: i64,
         defaults: &SamplingDefaults,
         vocab_size: usize,
-        keep_special_tokens: bool,
+        parser: Option<&dyn ToolParser>,
     ) -> Result<SamplingParams> {
         let asked = combined_constraint(
             self.options.structured_outputs.as_ref(),
             self.options.response_format.as_ref(),
         )?;
         let tools = self.tools.as_deref().unwrap_or_default();
-        let constraint = tool_constraint(&self.tool_choice, tools).or(asked);
+        let (choice, parallel) = (&self.tool_choice, self.parallel_tool_calls);
+        let constraint = tool_constraint(choice, tools, parser, parallel).or(asked);
         let mut params = base_params(&self.options, max_tokens, defaults, vocab_size)?;
         let wants_logprobs = self.logprobs && params.logprob_token_ids.is_none();
         params.logprobs = wants_logprobs.then_some(self.top_logprobs);
         params.prompt_logprobs = self.prompt_logprobs();
-        if keep_special_tokens && self.tools.is_some() && self.tool_choice == ToolChoice::Auto {
-            params.skip_special_tokens = false;
-        }
+        params.skip_special_tokens &= self.tools.is_none() || !sees_special_tokens(choice, parser);
         validated(params, constraint)
     }
 }
@@ -97,7 +96,7 @@ impl ResponsesRequest {
         max_tokens: i64,
         defaults: &SamplingDefaults,
         vocab_size: usize,
-        keep_special_tokens: bool,
+        parser: Option<&dyn ToolParser>,
     ) -> Result<SamplingParams> {
         let asked = self.options.structured_outputs.as_ref();
         let format = self.text_format.as_ref();
@@ -107,14 +106,18 @@ impl ResponsesRequest {
             ));
         }
         let asked = combined_constraint(asked, format)?;
-        let constraint = tool_constraint(&self.tool_choice, &self.functions).or(asked);
+        let (choice, parallel) = (&self.tool_choice, self.parallel_tool_calls);
+        let constraint = tool_constraint(choice, &self.functions, parser, parallel).or(asked);
         let mut params = base_params(&self.options, max_tokens, defaults, vocab_size)?;
         params.logprobs = self.include_logprobs.then_some(self.top_logprobs);
-        if keep_special_tokens && self.tool_choice == ToolChoice::Auto {
-            params.skip_special_tokens = false;
-        }
+        params.skip_special_tokens &= !sees_special_tokens(choice, parser);
         validated(params, constraint)
     }
+}
+
+/// Whether the text goes through a parser to which special tokens are marks.
+fn sees_special_tokens(choice: &ToolChoice, parser: Option<&dyn ToolParser>) -> bool {
+    ActiveParser::new(choice, parser).is_some_and(|parser| parser.as_ref().needs_special_tokens())
 }
 
 fn base_params(

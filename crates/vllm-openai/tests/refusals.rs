@@ -1,6 +1,7 @@
 //! Recorded refusals of the Python server: the same bodies must be refused with the same error.
 
 use serde_json::Value;
+use vllm_openai::tools::HermesParser;
 use vllm_openai::{
     ChatCompletionRequest, CompletionRequest, DetokenizeRequest, ErrorResponse, LengthLimits,
     RequestPolicy, Result, SamplingDefaults, TokenizeRequest, check_model, check_requested_tokens,
@@ -46,7 +47,7 @@ fn admit(path: &str, content_type: &str, body: &[u8]) -> Result<()> {
             let (requested, field) = request.requested_tokens();
             check_requested_tokens(requested, field, MAX_MODEL_LEN)?;
             let max_tokens = effective_max_tokens(requested, PROMPT_TOKENS, limits);
-            request.sampling_params(max_tokens, &defaults, VOCAB_SIZE, true)?
+            request.sampling_params(max_tokens, &defaults, VOCAB_SIZE, Some(&HermesParser))?
         }
         other => panic!("no route {other}"),
     };

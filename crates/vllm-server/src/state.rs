@@ -75,12 +75,6 @@ impl AppState {
         Some(Arc::new(counted))
     }
 
-    /// Whether the tool parser needs special tokens to stay in the text.
-    pub(crate) fn keeps_special_tokens(&self) -> bool {
-        let parser = self.tool_parser.as_ref();
-        parser.is_some_and(|parser| parser.needs_special_tokens())
-    }
-
     /// The name that stands in every answer.
     pub(crate) fn model_name(&self) -> &str {
         self.model_names.first().map_or("", String::as_str)

@@ -1,47 +1,113 @@
-//! Calls that the client demanded: the output is forced into JSON, so no marks are looked for.
+//! Calls that the client demanded: the output is forced into the form that the server's parser
+//! reads, or into plain JSON where that form cannot be forced.
 
 use serde_json::{Value as Json, json};
 use vllm_sampling::StructuredOutputs;
 
 use super::hermes::call_from_json;
 use super::scanner::CallScanner;
-use super::{Extracted, ToolCall, ToolChoice, ToolDelta, ToolParser, ToolStream};
+use super::{CallForm, Extracted, ToolCall, ToolChoice, ToolDelta, ToolParser, ToolStream};
 use crate::decode::Value;
 use crate::decode::json::parse;
 
-/// The constraint that makes the model write what [`RequiredParser`] or [`NamedParser`] reads;
-/// `None` when the choice forces nothing.
-pub fn tool_constraint(choice: &ToolChoice, tools: &[Json]) -> Option<StructuredOutputs> {
-    let functions = || tools.iter().filter_map(|tool| tool.get("function"));
-    let parameters = |function: &Json| match function.get("parameters") {
-        Some(schema @ Json::Object(_)) => schema.clone(),
-        _ => json!({"type": "object", "properties": {}}),
+/// The constraint that makes the model write the demanded calls in the form that will be read;
+/// `None` when the choice forces nothing. `server` is the server's parser; without `parallel` one
+/// call ends the answer.
+pub fn tool_constraint(
+    choice: &ToolChoice,
+    tools: &[Json],
+    server: Option<&dyn ToolParser>,
+    parallel: bool,
+) -> Option<StructuredOutputs> {
+    let functions = tools.iter().filter_map(|tool| tool.get("function"));
+    let is_wanted = |function: &&Json| match choice {
+        ToolChoice::Named(name) => function.get("name").is_some_and(|n| n == name),
+        _ => true,
     };
-    let schema = match choice {
-        ToolChoice::None | ToolChoice::Auto => return None,
-        ToolChoice::Named(name) => {
-            let is_named = |function: &&Json| function.get("name").is_some_and(|n| n == name);
-            parameters(functions().find(is_named)?)
+    let mut wanted = functions.filter(is_wanted);
+    match (choice, server.and_then(ToolParser::call_form)) {
+        (ToolChoice::None | ToolChoice::Auto, _) => None,
+        (_, Some(form)) => {
+            let is_single = !parallel || matches!(choice, ToolChoice::Named(_));
+            Some(StructuredOutputs {
+                structural_tag: Some(structural_tag(&form, wanted, is_single).to_string()),
+                ..StructuredOutputs::default()
+            })
         }
-        ToolChoice::Required => {
-            let call = |function: &Json| {
-                json!({
-                    "type": "object",
-                    "properties": {
-                        "name": {"type": "string", "enum": [function.get("name")]},
-                        "parameters": parameters(function),
-                    },
-                    "required": ["name", "parameters"],
-                })
-            };
-            let calls: Vec<Json> = functions().map(call).collect();
-            json!({"type": "array", "minItems": 1, "items": {"type": "object", "anyOf": calls}})
-        }
-    };
-    Some(StructuredOutputs {
+        (ToolChoice::Named(_), None) => Some(json_constraint(&parameters(wanted.next()?))),
+        (ToolChoice::Required, None) => Some(json_constraint(&list_of_calls(wanted, parallel))),
+    }
+}
+
+fn json_constraint(schema: &Json) -> StructuredOutputs {
+    StructuredOutputs {
         json: Some(schema.to_string()),
         ..StructuredOutputs::default()
-    })
+    }
+}
+
+/// What a function's arguments must look like.
+fn parameters(function: &Json) -> Json {
+    match function.get("parameters") {
+        Some(schema @ Json::Object(_)) => schema.clone(),
+        _ => json!({"type": "object", "properties": {}}),
+    }
+}
+
+/// One call or more of these functions, as the server's parser reads them.
+fn structural_tag<'a>(
+    form: &CallForm,
+    functions: impl Iterator<Item = &'a Json>,
+    is_single: bool,
+) -> Json {
+    let tag = |function: &Json| {
+        let name = function.get("name").unwrap_or(&Json::Null);
+        json!({
+            "type": "tag",
+            "begin": format!("{}{name}{}", form.before_name, form.before_arguments),
+            "content": {"type": "json_schema", "json_schema": parameters(function)},
+            "end": form.after_arguments,
+        })
+    };
+    let calls = json!({
+        "type": "tags_with_separator",
+        "tags": functions.map(tag).collect::<Vec<_>>(),
+        "separator": form.separator,
+        "at_least_one": true,
+        "stop_after_first": is_single,
+    });
+    let constant = |text: &str| json!({"type": "const_string", "value": text});
+    let mut elements = Vec::new();
+    if !form.opening.is_empty() {
+        elements.push(constant(form.opening));
+    }
+    elements.push(calls);
+    if !form.closing.is_empty() {
+        elements.push(constant(form.closing));
+    }
+    let format = json!({"type": "sequence", "elements": elements});
+    json!({"type": "structural_tag", "format": format})
+}
+
+/// The schema of what [`RequiredParser`] reads.
+fn list_of_calls<'a>(functions: impl Iterator<Item = &'a Json>, parallel: bool) -> Json {
+    let call = |function: &Json| {
+        json!({
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "enum": [function.get("name")]},
+                "parameters": parameters(function),
+            },
+            "required": ["name", "parameters"],
+        })
+    };
+    let calls: Vec<Json> = functions.map(call).collect();
+    let mut schema =
+        json!({"type": "array", "minItems": 1, "items": {"type": "object", "anyOf": calls}});
+    if !parallel {
+        schema["maxItems"] = 1.into();
+    }
+    schema
 }
 
 /// The parser that applies to one request.
@@ -52,13 +118,18 @@ pub(crate) enum ActiveParser<'a> {
 }
 
 impl<'a> ActiveParser<'a> {
-    /// `server` is the parser of the server's model, which reads calls made freely.
+    /// `server` is the parser of the server's model. Demanded calls are read by it, too, where
+    /// [`tool_constraint`] forces its form.
     pub(crate) fn new(choice: &ToolChoice, server: Option<&'a dyn ToolParser>) -> Option<Self> {
-        match choice {
-            ToolChoice::None => None,
-            ToolChoice::Auto => server.map(Self::Server),
-            ToolChoice::Required => Some(Self::Required(RequiredParser)),
-            ToolChoice::Named(name) => Some(Self::Named(NamedParser { name: name.clone() })),
+        let forced = server.filter(|parser| parser.call_form().is_some());
+        match (choice, forced) {
+            (ToolChoice::None, _) => None,
+            (ToolChoice::Auto, _) => server.map(Self::Server),
+            (_, Some(parser)) => Some(Self::Server(parser)),
+            (ToolChoice::Required, None) => Some(Self::Required(RequiredParser)),
+            (ToolChoice::Named(name), None) => {
+                Some(Self::Named(NamedParser { name: name.clone() }))
+            }
         }
     }
 }
@@ -202,6 +273,7 @@ impl ToolStream for NamedStream {
 
 #[cfg(test)]
 mod tests {
+    use super::super::HermesParser;
     use super::*;
 
     #[test]
@@ -226,22 +298,56 @@ mod tests {
         assert_eq!(extracted.calls[0].arguments, r#"{"a": [1]}"#);
     }
 
+    const TOOLS: &str = r#"[
+        {"function": {"name": "f", "parameters": {"type": "object"}}},
+        {"function": {"name": "g"}}
+    ]"#;
+
+    #[track_caller]
+    fn constraint(choice: &ToolChoice, server: Option<&dyn ToolParser>) -> StructuredOutputs {
+        let tools: Vec<Json> = serde_json::from_str(TOOLS).expect("the tools are JSON");
+        tool_constraint(choice, &tools, server, true).expect("the choice forces something")
+    }
+
     #[test]
-    fn constraints_follow_the_choice() {
-        let tools = [json!({"function": {"name": "f", "parameters": {"type": "object"}}})];
+    fn without_a_form_of_its_own_calls_are_plain_json() {
         let json = |choice: ToolChoice| {
-            let schema = tool_constraint(&choice, &tools)?.json?;
-            serde_json::from_str::<Json>(&schema).ok()
+            let schema = constraint(&choice, None).json.expect("a schema");
+            serde_json::from_str::<Json>(&schema).expect("schemas are JSON")
         };
-        assert_eq!(json(ToolChoice::Auto), None);
+        assert_eq!(tool_constraint(&ToolChoice::Auto, &[], None, true), None);
         assert_eq!(
             json(ToolChoice::Named("f".to_owned())),
-            Some(json!({"type": "object"}))
+            json!({"type": "object"})
         );
-        let required = json(ToolChoice::Required).expect("a schema");
+        let required = json(ToolChoice::Required);
         assert_eq!(
             required["items"]["anyOf"][0]["properties"]["name"]["enum"],
             json!(["f"])
         );
+    }
+
+    #[test]
+    fn a_parser_with_a_form_gets_its_form() {
+        let tag = |choice: ToolChoice| {
+            let tag = constraint(&choice, Some(&HermesParser)).structural_tag;
+            serde_json::from_str::<Json>(&tag.expect("a tag")).expect("tags are JSON")
+        };
+        let named = tag(ToolChoice::Named("f".to_owned()));
+        let calls = &named["format"]["elements"][0];
+        assert_eq!(calls["stop_after_first"], true);
+        assert_eq!(
+            calls["tags"],
+            json!([{
+                "type": "tag",
+                "begin": "<tool_call>\n{\"name\": \"f\", \"arguments\": ",
+                "content": {"type": "json_schema", "json_schema": {"type": "object"}},
+                "end": "}\n</tool_call>",
+            }])
+        );
+        let required = tag(ToolChoice::Required);
+        let calls = &required["format"]["elements"][0];
+        assert_eq!(calls["tags"].as_array().map(Vec::len), Some(2));
+        assert_eq!(calls["stop_after_first"], false);
     }
 }

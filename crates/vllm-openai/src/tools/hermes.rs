@@ -1,7 +1,7 @@
 //! Calls written as `<tool_call>{"name": …, "arguments": …}</tool_call>`.
 
 use super::scanner::CallScanner;
-use super::{Extracted, ToolCall, ToolDelta, ToolParser, ToolStream};
+use super::{CallForm, Extracted, ToolCall, ToolDelta, ToolParser, ToolStream};
 use crate::decode::Value;
 use crate::decode::json::parse;
 
@@ -35,6 +35,16 @@ impl ToolParser for HermesParser {
 
     fn stream(&self) -> Box<dyn ToolStream> {
         Box::new(HermesStream::default())
+    }
+
+    fn call_form(&self) -> Option<CallForm> {
+        Some(CallForm {
+            before_name: "<tool_call>\n{\"name\": ",
+            before_arguments: ", \"arguments\": ",
+            after_arguments: "}\n</tool_call>",
+            separator: "\n",
+            ..CallForm::default()
+        })
     }
 }
 

@@ -72,6 +72,23 @@ impl ToolDelta {
     }
 }
 
+/// The texts around calls whose name and arguments are JSON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallForm {
+    /// In front of the first call.
+    pub opening: &'static str,
+    /// In front of the name, a JSON string.
+    pub before_name: &'static str,
+    /// Between the name and the arguments, a JSON object.
+    pub before_arguments: &'static str,
+    /// Behind the arguments.
+    pub after_arguments: &'static str,
+    /// Between two calls.
+    pub separator: &'static str,
+    /// Behind the last call.
+    pub closing: &'static str,
+}
+
 /// Finds the calls in what one family of models writes. One parser serves all requests.
 pub trait ToolParser: Send + Sync {
     /// Takes a finished text apart.
@@ -79,6 +96,12 @@ pub trait ToolParser: Send + Sync {
 
     /// Starts taking a stream apart.
     fn stream(&self) -> Box<dyn ToolStream>;
+
+    /// How calls are written, if they can be forced by that; otherwise demanded calls are forced
+    /// into plain JSON, which the parser does not get to see.
+    fn call_form(&self) -> Option<CallForm> {
+        None
+    }
 
     /// Whether special tokens must stay in the text because the marks of calls are special.
     fn needs_special_tokens(&self) -> bool {

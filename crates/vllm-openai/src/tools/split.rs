@@ -20,6 +20,10 @@ pub(crate) fn extract(
     if !parallel {
         extracted.calls.truncate(1);
     }
+    // Where nothing but calls was allowed there is no text, which is shown as an empty one.
+    if matches!(choice, ToolChoice::Required | ToolChoice::Named(_)) {
+        extracted.content.get_or_insert_default();
+    }
     extracted
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use vllm_openai::tools::tool_parser;
+use vllm_openai::tools::{HermesParser, tool_parser};
 use vllm_openai::{
     ErrorResponse, LengthLimits, ResponseObject, ResponsesRequest, ResponsesResult,
     ResponsesStream, SamplingDefaults, check_model, effective_max_tokens,
@@ -33,7 +33,7 @@ pub(crate) fn params(request: &ResponsesRequest) -> Result<SamplingParams, Error
         top_p: Some(0.9),
         ..SamplingDefaults::default()
     };
-    request.sampling_params(max_tokens, &defaults, 2048, true)
+    request.sampling_params(max_tokens, &defaults, 2048, Some(&HermesParser))
 }
 
 fn initial(request: &ResponsesRequest) -> ResponseObject {
@@ -79,7 +79,7 @@ fn recorded_request(case: &Value, head: &Value) -> (ResponsesRequest, ResponseOb
     let mut request = ResponsesRequest::from_body(&body_of(case)).expect("recorded requests");
     request.options.request_id = head["id"].as_str().expect("an id").to_owned();
     let params = request
-        .sampling_params(24, &SamplingDefaults::default(), 2048, true)
+        .sampling_params(24, &SamplingDefaults::default(), 2048, Some(&HermesParser))
         .expect("recorded requests");
     let created = head["created_at"].as_u64().expect("a time");
     let response = ResponseObject::new(&request, &context("", created), &params);

@@ -326,10 +326,10 @@ fn tool_choices_are_understood() {
         assert_eq!(request.tool_choice, expected, "{choice}");
         assert_eq!(request.functions.len(), functions, "{choice}");
         assert_eq!(params.structured_outputs.is_some(), forces, "{choice}");
-        // Free calls are marked by special tokens.
+        // Calls are marked by special tokens.
         assert_eq!(
             params.skip_special_tokens,
-            request.tool_choice != ToolChoice::Auto
+            request.tool_choice == ToolChoice::None
         );
     };
     check(r#""auto""#, ToolChoice::Auto, 1, false);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use vllm_openai::tools::{Extracted, ToolDelta, ToolParser, ToolStream};
+use vllm_openai::tools::{CallForm, Extracted, ToolDelta, ToolParser, ToolStream};
 
 use super::text::Exposition;
 
@@ -104,6 +104,10 @@ impl ToolParser for CountedParser {
             metrics: Arc::clone(&self.metrics),
             request_type: self.request_type,
         })
+    }
+
+    fn call_form(&self) -> Option<CallForm> {
+        self.parser.call_form()
     }
 
     fn needs_special_tokens(&self) -> bool {

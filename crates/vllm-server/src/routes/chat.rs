@@ -114,7 +114,7 @@ impl Job {
             max_tokens,
             &state.sampling_defaults(),
             state.engine.info().vocab_size,
-            state.keeps_special_tokens(),
+            state.tool_parser.as_deref(),
         )?;
 
         let id = format!("chatcmpl-{}", request.options.request_id);

@@ -117,7 +117,7 @@ fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Jo
         max_tokens,
         &state.sampling_defaults(),
         state.engine.info().vocab_size,
-        state.keeps_special_tokens(),
+        state.tool_parser.as_deref(),
     )?;
 
     let id = request.options.request_id.clone();
