@@ -133,9 +133,9 @@ impl<'a> WeightLoader<'a> {
         };
         if shared {
             self.taken.borrow_mut().insert(HEAD.to_owned());
-            return Ok(Linear::new(embedding.weight().clone(), None)?);
+            return Ok(Linear::tied_to(embedding)?);
         }
-        let (vocab_size, width) = embedding.weight().dims2()?;
+        let (vocab_size, width) = embedding.dims();
         self.linear("lm_head", width, vocab_size, false)
     }
 

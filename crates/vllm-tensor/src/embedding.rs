@@ -1,30 +1,24 @@
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
+use crate::weight::Weight;
 use crate::{Error, Result, activation_dtype};
 
 /// A table of vectors looked up by id.
 #[derive(Clone, Debug)]
 pub struct Embedding {
-    weight: Tensor,
+    weight: Weight,
     activation_dtype: DType,
 }
 
 impl Embedding {
-    /// A table from `weight`, `[rows, width]`, kept in its own dtype.
+    /// A table from `weight`, `[rows, width]`, kept in its own dtype: float32, float16 or bfloat16.
     ///
     /// # Errors
-    /// `weight` is not a matrix.
+    /// `weight` is not such a matrix, or there is no memory.
     pub fn new(weight: Tensor) -> Result<Self> {
-        if weight.rank() != 2 {
-            return Err(Error::Shape {
-                operation: "embedding",
-                expected: "a weight [rows, width]".to_owned(),
-                actual: weight.shape().clone(),
-            });
-        }
         let activation_dtype = activation_dtype(weight.device(), weight.dtype());
         Ok(Self {
-            weight: weight.contiguous()?,
+            weight: Weight::new(&weight, "embedding")?,
             activation_dtype,
         })
     }
@@ -34,12 +28,29 @@ impl Embedding {
     /// `ids` is a u32 vector. Ids beyond the table are an error on the CPU; on a GPU they must not
     /// occur, so callers check them on the host.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        let rows = self.weight.index_select(ids, 0)?;
+        let panels = match &self.weight {
+            Weight::Dense(weight) => {
+                return Ok(weight.index_select(ids, 0)?.to_dtype(self.activation_dtype)?);
+            }
+            Weight::Panels(panels) => panels,
+        };
+        let (num_rows, width) = self.weight.dims();
+        let ids = ids.to_vec1::<u32>()?;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= num_rows) {
+            return Err(Error::Batch(format!(
+                "row {id} asked of a table of {num_rows} rows"
+            )));
+        }
+        let rows = Tensor::from_vec(panels.rows(&ids), (ids.len(), width), &Device::Cpu)?;
         Ok(rows.to_dtype(self.activation_dtype)?)
     }
 
-    /// The table itself, `[rows, width]`, for an output layer tied to it.
-    pub fn weight(&self) -> &Tensor {
+    /// Rows and width of the table.
+    pub fn dims(&self) -> (usize, usize) {
+        self.weight.dims()
+    }
+
+    pub(crate) fn weight(&self) -> &Weight {
         &self.weight
     }
 }

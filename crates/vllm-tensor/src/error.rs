@@ -54,6 +54,9 @@ pub enum Error {
     /// The worker threads could not be started.
     #[error("cannot start the worker threads: {0}")]
     Threads(String),
+    /// The system gave no memory for weights or their products.
+    #[error("no {0} bytes of memory: {1}. Use a smaller model, dtype or KV cache")]
+    Memory(usize, #[source] std::io::Error),
     /// candle refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -44,6 +44,7 @@ mod norm;
 mod rotary;
 #[cfg(test)]
 mod test_support;
+mod weight;
 
 pub use activation::{Activation, softmax_last_dim};
 pub use attention::{AttentionOptions, paged_attention, write_kv};

@@ -1,6 +1,7 @@
 use candle_core::{DType, Tensor};
 
-use crate::{Error, Result, cpu};
+use crate::weight::Weight;
+use crate::{Embedding, Error, Result, cpu};
 
 /// `y = x · Wᵀ + b`, whatever form the weight is stored in.
 #[derive(Clone, Debug)]
@@ -11,35 +12,30 @@ pub struct Linear {
     out_features: usize,
 }
 
-/// The forms of storage. Models never see them.
-#[derive(Clone, Debug)]
-enum Weight {
-    /// `[out, in]` in float32, float16 or bfloat16.
-    Dense(Tensor),
-}
-
 impl Linear {
     /// A layer from `weight`, `[out, in]` in float32, float16 or bfloat16, and `bias`, `[out]`.
     ///
-    /// The weight is kept as it is and shared, not copied: an output layer tied to an embedding
-    /// costs nothing. The bias is kept in the activation dtype.
+    /// The weight stays in its dtype. On the CPU it is copied into the order in which the kernels
+    /// read it. The bias is kept in the activation dtype.
     ///
     /// # Errors
-    /// Shapes that do not fit, or a dtype that is none of the three.
+    /// Shapes that do not fit, a dtype that is none of the three, or no memory.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let [out_features, in_features] = *weight.dims() else {
-            return Err(shape_error("a weight [out, in]".to_owned(), &weight));
-        };
-        if !matches!(weight.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-            return Err(Error::UnsupportedDType {
-                operation: "linear",
-                dtype: weight.dtype(),
-            });
-        }
-        if in_features == 0 || out_features == 0 {
-            return Err(shape_error("a weight of positive size".to_owned(), &weight));
-        }
-        let activation_dtype = crate::activation_dtype(weight.device(), weight.dtype());
+        Self::from_weight(Weight::new(&weight, "linear")?, bias)
+    }
+
+    /// An output layer without a bias that shares the table of `embedding`, `[rows, width]`: it takes
+    /// vectors of the width and gives a number for each row.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn tied_to(embedding: &Embedding) -> Result<Self> {
+        Self::from_weight(embedding.weight().clone(), None)
+    }
+
+    fn from_weight(weight: Weight, bias: Option<Tensor>) -> Result<Self> {
+        let (out_features, in_features) = weight.dims();
+        let activation_dtype = crate::activation_dtype(&weight.device(), weight.dtype());
         let bias = match bias {
             Some(bias) if bias.dims() == [out_features] => {
                 Some(bias.to_dtype(activation_dtype)?.contiguous()?)
@@ -47,7 +43,6 @@ impl Linear {
             Some(bias) => return Err(shape_error(format!("a bias [{out_features}]"), &bias)),
             None => None,
         };
-        let weight = Weight::Dense(weight.contiguous()?);
         Ok(Self {
             weight,
             bias,
@@ -67,11 +62,13 @@ impl Linear {
                 x,
             ));
         }
-        let Weight::Dense(weight) = &self.weight;
-        if cpu::takes(x) {
-            cpu::linear(&x.contiguous()?, weight, self.bias.as_ref())
-        } else {
-            linear_plain(x, weight, self.bias.as_ref())
+        match &self.weight {
+            Weight::Dense(weight) => linear_plain(x, weight, self.bias.as_ref()),
+            Weight::Panels(weight) => {
+                let wide = x.to_dtype(DType::F32)?.contiguous()?;
+                let y = cpu::linear(&wide, weight, self.bias.as_ref())?;
+                Ok(y.to_dtype(x.dtype())?)
+            }
         }
     }
 
@@ -112,7 +109,9 @@ mod tests {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let weight = random_tensor(1, &[37, 50]).to_dtype(dtype).unwrap();
             let linear = Linear::new(weight.clone(), Some(random_tensor(2, &[37]))).unwrap();
-            let x = random_tensor(3, &[6, 50]);
+            // Some processors round the rows to the weight's dtype; these stay as they are.
+            let x = random_tensor(3, &[6, 50]).to_dtype(DType::BF16).unwrap();
+            let x = x.to_dtype(DType::F32).unwrap();
             let plain = linear_plain(&x, &weight, linear.bias.as_ref()).unwrap();
             assert_close(&linear.forward(&x).unwrap(), &plain, 1e-5, "linear");
         }

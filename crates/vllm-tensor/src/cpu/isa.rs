@@ -1,12 +1,17 @@
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
+use super::amx;
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
+#[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Scalar, Simd};
 use crate::{Error, Result};
 
-/// The instruction sets that the CPU kernels are written for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The instruction sets that the CPU kernels are written for, each with all before it on its kind of
+/// processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     /// Whatever the compiler assumes of the target; the twin that the others are tested against.
     Scalar,
@@ -14,13 +19,26 @@ pub enum Isa {
     Avx2,
     /// AVX-512 with the F, BW, DQ and VL groups, as server processors have since 2017.
     Avx512,
+    /// AVX-512 that multiplies bfloat16, as Intel's since Cooper Lake and AMD's since Zen 4.
+    Avx512Bf16,
+    /// Intel's matrix tiles of bfloat16 and int8, since Sapphire Rapids.
+    Amx,
+    /// 64-bit Arm.
+    Neon,
 }
 
-/// Forces an instruction set: `scalar`, `avx2` or `avx512`.
+/// Forces an instruction set, by its name.
 const OVERRIDE: &str = "VLLM_CPU_ISA";
 
 impl Isa {
-    const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    const ALL: [Self; 6] = [
+        Self::Scalar,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Avx512Bf16,
+        Self::Amx,
+        Self::Neon,
+    ];
 
     /// The instruction set in use: the best one this processor has, unless the environment variable
     /// `VLLM_CPU_ISA` names another. Decided on first use.
@@ -48,13 +66,16 @@ impl Isa {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
+            Self::Neon => "neon",
         }
     }
 
     fn forced(name: &str) -> Result<Self, (String, String)> {
         let refuse = |reason: &str| Err((name.to_owned(), reason.to_owned()));
         match Self::ALL.into_iter().find(|isa| isa.name() == name) {
-            None => refuse("known are scalar, avx2 and avx512"),
+            None => refuse("known are scalar, avx2, avx512, avx512bf16, amx and neon"),
             Some(isa) if !isa.is_available() => refuse("this processor does not have it"),
             Some(isa) => Ok(isa),
         }
@@ -76,12 +97,29 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            Self::Avx512Bf16 => {
+                Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16")
+            }
+            Self::Amx => Self::Avx512Bf16.is_available() && amx::is_available(),
+            Self::Neon => false,
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn is_available(self) -> bool {
+        // Every 64-bit Arm processor has it.
+        matches!(self, Self::Scalar | Self::Neon)
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn is_available(self) -> bool {
         self == Self::Scalar
+    }
+
+    /// Whether products of bfloat16 are made by instructions of their own, which take both factors
+    /// as bfloat16.
+    pub(super) fn multiplies_bf16(self) -> bool {
+        matches!(self, Self::Avx512Bf16 | Self::Amx)
     }
 
     /// Runs `kernel`, compiled for this instruction set.
@@ -97,9 +135,12 @@ impl Isa {
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => run_avx2(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => run_avx512(kernel),
-                #[cfg(not(target_arch = "x86_64"))]
-                Self::Avx2 | Self::Avx512 => unreachable!("not available"),
+                Self::Avx512 | Self::Avx512Bf16 | Self::Amx => run_avx512(kernel),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => kernel.run::<Neon>(),
+                // Ruled out by the assertion.
+                #[allow(unreachable_patterns)]
+                _ => kernel.run::<Scalar>(),
             }
         }
     }

@@ -4,13 +4,22 @@
 //! do not depend on what else is in the batch or on the number of threads. They may differ between
 //! instruction sets.
 
+mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod dot;
 mod gated;
 mod isa;
 mod kv_write;
 mod linear;
+mod matmul;
+#[cfg(target_arch = "x86_64")]
+mod matmul_bf16;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod norm;
+mod panels;
 mod pool;
 mod rotary;
 mod simd;
@@ -24,6 +33,7 @@ pub use isa::Isa;
 pub(crate) use kv_write::write_slots;
 pub(crate) use linear::linear;
 pub(crate) use norm::{layer_norm, rms_norm};
+pub(crate) use panels::Panels;
 pub use pool::{num_threads, set_num_threads};
 pub(crate) use rotary::rotate;
 

@@ -20,6 +20,8 @@ pub(super) trait Simd {
     unsafe fn load_f32(from: *const f32) -> Self::Vector;
     unsafe fn load_f16(from: *const f16) -> Self::Vector;
     unsafe fn load_bf16(from: *const bf16) -> Self::Vector;
+    /// The first and the second elements of as many pairs as there are lanes.
+    unsafe fn load_bf16_pairs(from: *const bf16) -> (Self::Vector, Self::Vector);
     unsafe fn store(vector: Self::Vector, to: *mut f32);
     /// `a * b + c`.
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
@@ -134,6 +136,16 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16_pairs(from: *const bf16) -> (Self::Vector, Self::Vector) {
+        // SAFETY: the caller gives eight readable pairs.
+        let pairs = unsafe { from.cast::<[[bf16; 2]; 8]>().read_unaligned() };
+        (
+            pairs.map(|[first, _]| first.to_f32()),
+            pairs.map(|[_, second]| second.to_f32()),
+        )
+    }
+
+    #[inline(always)]
     unsafe fn store(vector: Self::Vector, to: *mut f32) {
         // SAFETY: the caller gives eight writable elements.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(vector) }
@@ -194,6 +206,19 @@ impl Simd for Avx2 {
         unsafe {
             let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(from: *const bf16) -> (Self::Vector, Self::Vector) {
+        // SAFETY: as above, and eight readable pairs.
+        unsafe {
+            let pairs = _mm256_loadu_si256(from.cast());
+            let high_half = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+            (
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)),
+                _mm256_castsi256_ps(_mm256_and_si256(pairs, high_half)),
+            )
         }
     }
 
@@ -260,6 +285,19 @@ impl Simd for Avx512 {
         unsafe {
             let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(from: *const bf16) -> (Self::Vector, Self::Vector) {
+        // SAFETY: as above, and sixteen readable pairs.
+        unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            let high_half = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            (
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)),
+                _mm512_castsi512_ps(_mm512_and_si512(pairs, high_half)),
+            )
         }
     }
 
