@@ -30,7 +30,9 @@ impl Embedding {
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         let panels = match &self.weight {
             Weight::Dense(weight) => {
-                return Ok(weight.index_select(ids, 0)?.to_dtype(self.activation_dtype)?);
+                return Ok(weight
+                    .index_select(ids, 0)?
+                    .to_dtype(self.activation_dtype)?);
             }
             Weight::Panels(panels) => panels,
         };

@@ -126,7 +126,11 @@ pub(super) struct Operands {
 /// AMX is available, and the operands are good for 16 rows of `x`, the rows of `config` of `y`, and
 /// four panels.
 pub(super) unsafe fn rows_by_four_panels(config: &TileConfig, operands: Operands) {
-    let Operands { weights, panel_stride, .. } = operands;
+    let Operands {
+        weights,
+        panel_stride,
+        ..
+    } = operands;
     // SAFETY: the caller's promise; nothing else uses tiles.
     unsafe {
         asm!(
@@ -223,7 +227,13 @@ pub(super) unsafe fn rows_by_panel(config: &TileConfig, operands: Operands) {
 /// AMX is available, and the operands are good for 32 rows of `x`, the rows of `config` of `y`, and
 /// two panels.
 pub(super) unsafe fn two_blocks_by_two_panels(config: &TileConfig, operands: Operands) {
-    let Operands { x, weights, y, y_stride, .. } = operands;
+    let Operands {
+        x,
+        weights,
+        y,
+        y_stride,
+        ..
+    } = operands;
     // SAFETY: the caller's promise; nothing else uses tiles.
     unsafe {
         asm!(

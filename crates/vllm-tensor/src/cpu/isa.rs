@@ -118,7 +118,7 @@ impl Isa {
 
     /// Whether products of bfloat16 are made by instructions of their own, which take both factors
     /// as bfloat16.
-    pub(super) fn multiplies_bf16(self) -> bool {
+    pub fn multiplies_bf16(self) -> bool {
         matches!(self, Self::Avx512Bf16 | Self::Amx)
     }
 

@@ -64,12 +64,7 @@ fn multiply_wide<E: Factor>(
 
 /// With the instructions for bfloat16.
 #[cfg(target_arch = "x86_64")]
-fn multiply_bf16(
-    isa: Isa,
-    x: &[f32],
-    weight: &Panels,
-    bias: Option<&[f32]>,
-) -> Result<Vec<f32>> {
+fn multiply_bf16(isa: Isa, x: &[f32], weight: &Panels, bias: Option<&[f32]>) -> Result<Vec<f32>> {
     use super::matmul_bf16::{Bf16Product, RowLayout, round_rows};
 
     let (rows, padded_inputs) = (x.len() / weight.in_features(), weight.padded_inputs());
@@ -118,7 +113,9 @@ fn by_panels(
     let rows = x.len() / in_features;
     assert_eq!(x.len(), rows * in_features);
     assert!(bias.is_none_or(|bias| bias.len() == out_features));
-    let work = rows.saturating_mul(out_features).saturating_mul(in_features);
+    let work = rows
+        .saturating_mul(out_features)
+        .saturating_mul(in_features);
     filled(rows * out_features, |y| {
         let y = Output(y);
         let num_panels = out_features.div_ceil(PANEL);
@@ -132,10 +129,11 @@ fn by_panels(
             let Some(bias) = bias else { return };
             for row in 0..rows {
                 // SAFETY: these outputs are this task's, and written by the product.
-                let y = unsafe {
-                    std::slice::from_raw_parts_mut(y.add(row * out_features), outputs)
-                };
-                y.iter_mut().zip(&bias[first..]).for_each(|(y, bias)| *y += bias);
+                let y =
+                    unsafe { std::slice::from_raw_parts_mut(y.add(row * out_features), outputs) };
+                y.iter_mut()
+                    .zip(&bias[first..])
+                    .for_each(|(y, bias)| *y += bias);
             }
         })
     })
@@ -182,7 +180,8 @@ fn with_scratch<T>(len: usize, f: impl FnOnce(*mut u8) -> Result<T>) -> Result<T
             Some(bytes) => bytes,
             None => {
                 // A quarter more, so that a slowly growing batch does not ask each time.
-                let grown = AlignedBytes::zeroed(len + len / 4).map_err(|e| Error::Memory(len, e))?;
+                let grown =
+                    AlignedBytes::zeroed(len + len / 4).map_err(|e| Error::Memory(len, e))?;
                 scratch.insert(grown)
             }
         };
@@ -230,7 +229,13 @@ mod tests {
             let packed = panels(&weight, in_features);
             for isa in Isa::available() {
                 let rounds = E::DTYPE == DType::BF16 && isa.multiplies_bf16();
-                let factor = |x: f32| if rounds { bf16::from_f32(x).to_f32() } else { x };
+                let factor = |x: f32| {
+                    if rounds {
+                        bf16::from_f32(x).to_f32()
+                    } else {
+                        x
+                    }
+                };
                 let y = multiply(isa, &x, &packed, Some(&bias)).unwrap();
                 for (index, actual) in y.iter().enumerate() {
                     let (row, column) = (index / out_features, index % out_features);

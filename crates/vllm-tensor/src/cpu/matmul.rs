@@ -176,9 +176,8 @@ impl<E: Factor> PanelProduct<'_, E> {
             let mut weights = [self.weights; V];
             for (v, weights) in weights.iter_mut().enumerate() {
                 let output = v * S::LANES;
-                *weights = weights.add(
-                    (panel + output / PANEL) * self.panel_len + output % PANEL * E::GROUP,
-                );
+                *weights = weights
+                    .add((panel + output / PANEL) * self.panel_len + output % PANEL * E::GROUP);
             }
             let mut sums = [[S::zero(); V]; R];
             let whole = self.in_features - self.in_features % E::GROUP;

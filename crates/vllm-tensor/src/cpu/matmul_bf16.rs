@@ -54,7 +54,11 @@ pub(super) fn round_rows(
             };
             // SAFETY: callers checked for AVX512_BF16; rows lie within what `layout` says they take.
             unsafe {
-                round_row(&x[row * in_features..][..in_features], to.get().add(start), step);
+                round_row(
+                    &x[row * in_features..][..in_features],
+                    to.get().add(start),
+                    step,
+                );
             }
         }
     })
@@ -215,7 +219,9 @@ impl Bf16Product {
         Operands {
             x: self.x.wrapping_add(row * self.padded_inputs),
             x_stride: TILE * self.padded_inputs,
-            weights: self.weights.wrapping_add(panel * PANEL * self.padded_inputs),
+            weights: self
+                .weights
+                .wrapping_add(panel * PANEL * self.padded_inputs),
             panel_stride: PANEL * self.padded_inputs,
             k_tiles: self.padded_inputs / TILE_INPUTS,
             y: self.y.wrapping_add(row * self.y_stride + panel * PANEL),

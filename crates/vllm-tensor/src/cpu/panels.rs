@@ -222,7 +222,10 @@ mod tests {
     use crate::test_support::random;
 
     fn check<E: PanelElement>(rows: usize, columns: usize) {
-        let weight: Vec<E> = random(1, rows * columns).into_iter().map(E::from_f32).collect();
+        let weight: Vec<E> = random(1, rows * columns)
+            .into_iter()
+            .map(E::from_f32)
+            .collect();
         let mut panels = Panels::zeroed(E::DTYPE, rows, columns).unwrap();
         // In two parts that meet within a panel.
         let (first, second) = weight.split_at(rows / 2 * columns);
@@ -232,7 +235,12 @@ mod tests {
             let mut copy = vec![0.0; columns];
             panels.copy_row(index, &mut copy);
             let row: Vec<f32> = row.iter().map(|element| element.to_f32()).collect();
-            assert_eq!(copy, row, "row {index} of {rows} x {columns} {:?}", E::DTYPE);
+            assert_eq!(
+                copy,
+                row,
+                "row {index} of {rows} x {columns} {:?}",
+                E::DTYPE
+            );
         }
     }
 

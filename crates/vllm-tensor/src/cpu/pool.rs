@@ -152,7 +152,10 @@ impl Pool {
         job.help();
         // From here on no worker can reach the job, so it may leave the stack.
         self.shared.close();
-        let panic = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let panic = job
+            .panic
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         drop(turn);
         if let Some(panic) = panic {
             resume_unwind(panic);
@@ -243,7 +246,9 @@ impl Shared {
     /// Helps with the job behind the gate, if it is open still.
     fn join_in(&self) {
         let enter = |gate| (gate & OPEN != 0).then_some(gate + 1);
-        let entered = self.gate.fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter);
+        let entered = self
+            .gate
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter);
         if entered.is_err() {
             return;
         }
