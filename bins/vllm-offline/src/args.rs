@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use vllm_batch::{InputFormat, InputOptions, Shard};
-use vllm_engine::{DefaultSampling, EngineConfig, SamplingParams};
+use vllm_engine::{DefaultSampling, EngineConfig, LoadFormat, SamplingParams};
 
 /// Complete prompts, one or a whole data set, as one continuously batched job.
 ///
@@ -104,6 +104,9 @@ pub(crate) struct EngineArgs {
     /// auto, float32, bfloat16 or float16
     #[arg(long, default_value = "auto")]
     dtype: String,
+    /// Which weight files to read: auto, safetensors, pt, or dummy for made-up weights
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    load_format: LoadFormat,
     /// Folder or hub name of the tokenizer, when it is not with the model
     #[arg(long)]
     tokenizer: Option<String>,
@@ -192,13 +195,18 @@ pub(crate) struct SamplingArgs {
 impl EngineArgs {
     /// What besides its name decides which model it is.
     pub(crate) fn model_source(&self) -> serde_json::Value {
-        serde_json::json!({"revision": self.revision, "tokenizer": self.tokenizer})
+        serde_json::json!({
+            "revision": self.revision,
+            "tokenizer": self.tokenizer,
+            "load_format": self.load_format.name(),
+        })
     }
 
     pub(crate) fn config(&self, model: &str) -> EngineConfig {
         let mut config = EngineConfig::new(model);
         config.device.clone_from(&self.device);
         config.dtype.clone_from(&self.dtype);
+        config.load_format = self.load_format;
         config.tokenizer.clone_from(&self.tokenizer);
         config.revision.clone_from(&self.revision);
         config.hf_token.clone_from(&self.hf_token);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use vllm_engine::LoadFormat;
 
 use crate::numbers::{context_length, human_number};
 
@@ -170,6 +171,14 @@ pub(crate) struct Args {
     /// Data type: auto, float32, bfloat16 or float16
     #[arg(long, default_value = "auto", help_heading = "Engine")]
     pub(crate) dtype: String,
+    /// Which weight files to read: auto, safetensors, pt, or dummy for made-up weights
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "auto",
+        help_heading = "Engine"
+    )]
+    pub(crate) load_format: LoadFormat,
     /// Prompt and output tokens of one request, such as 4096, 4k or 4K
     #[arg(long, value_name = "TOKENS", value_parser = context_length, allow_hyphen_values = true, help_heading = "Engine")]
     pub(crate) max_model_len: Option<ContextLength>,

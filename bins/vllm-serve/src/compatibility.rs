@@ -107,7 +107,7 @@ const SWITCHES_WITHOUT_EFFECT: [&str; 26] = [
 ];
 
 /// Flags of which some values say what is done anyway.
-const ONLY: [(&str, &[&str], &str); 25] = [
+const ONLY: [(&str, &[&str], &str); 24] = [
     (
         "config-format",
         &["auto", "hf"],
@@ -126,11 +126,6 @@ const ONLY: [(&str, &[&str], &str); 25] = [
         "kv-cache-dtype",
         &["auto"],
         "the cache has the model's data type",
-    ),
-    (
-        "load-format",
-        &["auto", "hf", "safetensors", "pt"],
-        "only checkpoints are loaded",
     ),
     (
         "logprobs-mode",

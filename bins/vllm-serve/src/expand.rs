@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn flags_without_a_place_here_are_told_or_refused() {
-        let expanded = expand_words("m --enforce-eager --load-format auto --port 1").unwrap();
+        let expanded = expand_words("m --enforce-eager --convert auto --port 1").unwrap();
         assert_eq!(expanded.arguments.join(" "), "m --port 1");
         assert_eq!(
             expanded.warnings,

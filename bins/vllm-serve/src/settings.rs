@@ -67,6 +67,7 @@ fn engine_config(args: Args, model: String) -> Result<EngineConfig, String> {
     config.revision = args.revision;
     config.hf_token = args.hf_token;
     config.download_dir = args.download_dir;
+    config.load_format = args.load_format;
     config.device = args.device;
     config.dtype = args.dtype;
     config.max_model_len = args.max_model_len.and_then(|length| match length {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use vllm_models::LoadFormat;
 use vllm_scheduler::Policy;
 
 /// Name of the model that is compiled into the binary.
@@ -31,6 +32,8 @@ pub struct EngineConfig {
     pub hf_token: Option<String>,
     /// Where downloads are kept, instead of the hub's usual cache.
     pub download_dir: Option<PathBuf>,
+    /// Which weight files are read, or none for made-up weights.
+    pub load_format: LoadFormat,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// `auto`, `float32`, `bfloat16`, `float16` and their aliases.
@@ -82,6 +85,7 @@ impl EngineConfig {
             revision: None,
             hf_token: None,
             download_dir: None,
+            load_format: LoadFormat::Auto,
             device: "auto".to_owned(),
             dtype: "auto".to_owned(),
             max_model_len: None,

@@ -40,6 +40,7 @@ pub use memory::{MemoryPlan, available_memory_bytes};
 pub use prompt::Prompt;
 pub use statistics::Statistics;
 pub use stream::RequestStream;
+pub use vllm_models::LoadFormat;
 pub use vllm_sampling::{
     BeamSearchParams, CompletionOutput, DecodedLogprob, DefaultSampling, FinishReason, OutputKind,
     PositionLogprobs, SamplingParams, StopReason, StructuredOutputs,

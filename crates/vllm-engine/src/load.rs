@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use vllm_chat_template::ChatTemplate;
 use vllm_hub::{FileBytes, ModelFiles, ResolveOptions, Token};
-use vllm_models::{FileBuffer, Model, ModelConfig, WeightFiles, check_architecture, load_model};
+use vllm_models::{
+    CheckedModel, FileBuffer, LoadFormat, Model, ModelConfig, WeightFiles, Weights,
+    check_architecture,
+};
 use vllm_sampling::DefaultSampling;
 use vllm_tensor::{DType, Device, KvCache};
 use vllm_tokenizer::{Tokenizer, TokenizerFiles};
@@ -69,7 +72,7 @@ struct Prepared {
     model_config: ModelConfig,
     device: Device,
     dtype: DType,
-    weights: WeightFiles,
+    model: CheckedModel,
     plan: MemoryPlan,
 }
 
@@ -84,23 +87,26 @@ pub fn plan_memory(config: &EngineConfig) -> Result<MemoryPlan> {
 fn prepare(config: &EngineConfig) -> Result<Prepared> {
     let options = ResolveOptions {
         revision: config.revision.clone(),
+        without_weights: config.load_format == LoadFormat::Dummy,
         ..hub_options(config)
     };
     let files = resolve(&config.model, &options)?;
     let mut model_config = read_model_config(&files)?;
     check_architecture(&model_config).map_err(Error::setup)?;
     let device = vllm_tensor::select_device(&config.device).map_err(Error::setup)?;
-    let (weights, weight_bytes) = open_weights(&files)?;
+    let (weights, weights_dtype) = open_weights(&files, config.load_format)?;
     let requested_dtype = vllm_tensor::parse_dtype(&config.dtype).map_err(Error::setup)?;
-    let checkpoint_dtype = model_config.dtype.or_else(|| weights.dtype());
-    let dtype = vllm_tensor::resolve_dtype(requested_dtype, checkpoint_dtype, &device);
+    let dtype = model_config
+        .resolve_dtype(requested_dtype, weights_dtype, &device)
+        .map_err(Error::setup)?;
     let max_model_len = resolve_max_model_len(config.max_model_len, &model_config)?;
     // Some rotary scalings depend on how long this run's sequences may be.
     model_config.max_model_len = max_model_len;
+    let model = CheckedModel::new(&model_config, weights, &device, dtype).map_err(Error::setup)?;
     let plan = MemoryPlan::new(
         config,
         &model_config.kv_cache_spec(dtype),
-        weight_bytes,
+        model.weight_bytes(),
         max_model_len,
         vllm_tensor::free_device_memory(&device).unwrap_or_else(available_memory_bytes),
     )?;
@@ -109,7 +115,7 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
         model_config,
         device,
         dtype,
-        weights,
+        model,
         plan,
     })
 }
@@ -124,7 +130,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         model_config,
         device,
         dtype,
-        weights,
+        model,
         plan,
     } = prepare(config)?;
     tracing::info!("Memory plan: {plan}");
@@ -132,7 +138,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
     let default_sampling = load_default_sampling(config, &files)?;
 
     let started = Instant::now();
-    let model = load_model(&model_config, weights, &device, dtype).map_err(Error::setup)?;
+    let model = model.load(&|_| ()).map_err(Error::setup)?;
     tracing::info!(
         "Loading weights took {:.2} seconds",
         started.elapsed().as_secs_f64()
@@ -237,6 +243,15 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
         }
     }
     let get = |name: &str| found.get(name).map(|bytes| &bytes[..]);
+    if config.load_format == LoadFormat::Dummy
+        && ["tokenizer.json", "vocab.json"]
+            .iter()
+            .all(|name| get(name).is_none())
+    {
+        tracing::warn!("{} has no tokenizer: text is made up, too", files.name());
+        let vocab_size = read_model_config(model_files)?.vocab_size;
+        return Tokenizer::placeholder(vocab_size, get("config.json")).map_err(Error::setup);
+    }
     Tokenizer::from_files(&TokenizerFiles {
         tokenizer_json: get("tokenizer.json"),
         vocab_json: get("vocab.json"),
@@ -297,14 +312,16 @@ fn resolve_max_model_len(wanted: Option<usize>, config: &ModelConfig) -> Result<
     }
 }
 
-/// Opens the weight files without reading them; tells their size in bytes, too.
-fn open_weights(files: &ModelFiles) -> Result<(WeightFiles, u64)> {
-    let mut num_bytes = 0;
-    let weights = WeightFiles::open(files.list(), |name| {
+/// Opens the weight files without reading them; tells the dtype that most of them are in, too.
+fn open_weights(files: &ModelFiles, format: LoadFormat) -> Result<(Weights, Option<DType>)> {
+    if format == LoadFormat::Dummy {
+        return Ok((Weights::Dummy, None));
+    }
+    let weights = WeightFiles::open(files.list(), format, |name| {
         let bytes = files.open(name)?;
-        num_bytes += bytes.len() as u64;
         Ok::<FileBuffer, vllm_hub::Error>(Arc::new(bytes))
     })
     .map_err(|error| Error::Setup(format!("{}: {error}", files.name())))?;
-    Ok((weights, num_bytes))
+    let dtype = weights.dtype();
+    Ok((weights.into(), dtype))
 }

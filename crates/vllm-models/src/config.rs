@@ -1,6 +1,6 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use vllm_tensor::{DType, KvCacheSpec};
+use vllm_tensor::{DType, Device, KvCacheSpec};
 
 use crate::parts::rope;
 use crate::{Error, Result};
@@ -62,6 +62,9 @@ const MAX_LEN_KEYS: [&str; 9] = [
     "seq_len",
 ];
 
+/// Model types whose activations go beyond what float16 holds.
+const OVERFLOW_IN_FLOAT16: [&str; 4] = ["gemma2", "gemma3", "gemma3_text", "glm4"];
+
 /// Rotary scalings whose factor is already part of the stated maximum length.
 const ROPE_TYPES_WITHIN_MAX_LEN: [&str; 6] = [
     "su",
@@ -122,6 +125,32 @@ impl ModelConfig {
             quantization: root_quantization.or(quantization(&raw)),
             raw,
         })
+    }
+
+    /// The dtype to run in, as vLLM chooses it: `requested`, or else by that of the checkpoint, which
+    /// is the config's or, where it names none, `stored`, and by what `device` computes with.
+    ///
+    /// # Errors
+    /// [`Error::UnstableDType`] if float16 is requested of a family that overflows in it.
+    pub fn resolve_dtype(
+        &self,
+        requested: Option<DType>,
+        stored: Option<DType>,
+        device: &Device,
+    ) -> Result<DType> {
+        let overflows = OVERFLOW_IN_FLOAT16.contains(&self.model_type.as_str());
+        if requested == Some(DType::F16) && overflows {
+            return Err(Error::UnstableDType(self.model_type.clone()));
+        }
+        let mut checkpoint = self.dtype.or(stored);
+        if overflows {
+            checkpoint = checkpoint.filter(|dtype| *dtype != DType::F16);
+        }
+        match vllm_tensor::resolve_dtype(requested, checkpoint, device) {
+            // What the device prefers, which has no bfloat16.
+            DType::F16 if overflows => Ok(DType::F32),
+            dtype => Ok(dtype),
+        }
     }
 
     /// What a run in `dtype` stores of every token, known before any weight is read.
@@ -337,6 +366,40 @@ mod tests {
             Some(DType::BF16),
         );
         check(json!({"torch_dtype": "auto"}), None);
+    }
+
+    #[test]
+    fn float16_is_for_families_that_stay_within_it() {
+        let (half, brain) = (DType::F16, DType::BF16);
+        let check = |model_type: &str, requested, stored, expected| {
+            let config = read(json!({"model_type": model_type})).unwrap();
+            let dtype = config.resolve_dtype(requested, stored, &Device::Cpu);
+            assert_eq!(
+                dtype.ok(),
+                expected,
+                "{model_type} {requested:?} {stored:?}"
+            );
+        };
+        check("llama", Some(half), None, Some(half));
+        check("llama", None, Some(half), Some(half));
+        check("llama", None, Some(DType::F32), Some(brain));
+        check("gemma2", Some(half), Some(brain), None);
+        check("gemma3_text", None, Some(half), Some(brain));
+        check("gemma3", Some(DType::F32), Some(half), Some(DType::F32));
+        let config = read(json!({"model_type": "gemma2"})).unwrap();
+        let error = config.resolve_dtype(Some(half), None, &Device::Cpu);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "The model type 'gemma2' does not support float16. Reason: Numerical instability. \
+             Please use bfloat16 or float32 instead."
+        );
+    }
+
+    #[test]
+    fn the_config_wins_over_the_files() {
+        let config = read(json!({"dtype": "float16"})).unwrap();
+        let dtype = config.resolve_dtype(None, Some(DType::BF16), &Device::Cpu);
+        assert_eq!(dtype.unwrap(), DType::F16);
     }
 
     #[test]

@@ -20,13 +20,20 @@ pub enum Error {
          float16 or bfloat16"
     )]
     UnsupportedQuantization(String),
-    /// The folder holds no weight file of a known form.
+    /// The folder holds no weight file of the wanted form.
     #[error(
-        "no weights found: expected *.safetensors or pytorch_model.bin (single or sharded with an \
+        "no weights found: load format '{format}' expects {expected} (single or sharded with an \
          index), got {}",
-        quoted(.0)
+        quoted(files)
     )]
-    NoWeights(Vec<String>),
+    NoWeights {
+        /// The load format.
+        format: &'static str,
+        /// The files that it reads.
+        expected: &'static str,
+        /// The files that are there.
+        files: Vec<String>,
+    },
     /// A weight file cannot be opened.
     #[error("{file}: {source}")]
     Open {
@@ -88,6 +95,18 @@ pub enum Error {
     /// The model cannot run in this dtype.
     #[error("dtype {0:?} is not supported: use float32, float16 or bfloat16")]
     UnsupportedDType(DType),
+    /// The family's activations overflow in float16.
+    #[error(
+        "The model type '{0}' does not support float16. Reason: Numerical instability. Please use \
+         bfloat16 or float32 instead."
+    )]
+    UnstableDType(String),
+    /// A part of the model was used, or loaded again, after reading its weights failed.
+    #[error("the weights of a part of the model could not be read before")]
+    NotLoaded,
+    /// The operating system does not give the threads that read weights.
+    #[error("cannot start a thread to read weights: {0}")]
+    Threads(std::io::Error),
     /// A batch that the model cannot run.
     #[error("invalid batch: {0}")]
     Batch(String),

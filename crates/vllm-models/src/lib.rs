@@ -10,13 +10,15 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use vllm_models::{Batch, BatchSequence, FileBuffer, ModelConfig, WeightFiles, load_model};
+//! use vllm_models::{
+//!     Batch, BatchSequence, FileBuffer, LoadFormat, ModelConfig, WeightFiles, load_model,
+//! };
 //! use vllm_tensor::{DType, Device, KvCache};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = ModelConfig::from_json(&std::fs::read("model/config.json")?)?;
 //! let names = ["model.safetensors".to_owned()];
-//! let weights = WeightFiles::open(&names, |name| {
+//! let weights = WeightFiles::open(&names, LoadFormat::Auto, |name| {
 //!     std::fs::read(format!("model/{name}")).map(|bytes| Arc::new(bytes) as FileBuffer)
 //! })?;
 //! let model = load_model(&config, weights, &Device::Cpu, DType::F32)?;
@@ -36,7 +38,9 @@
 
 #![forbid(unsafe_code)]
 
+mod checked;
 mod config;
+mod deferred;
 mod error;
 mod families;
 mod loader;
@@ -45,9 +49,10 @@ mod parts;
 mod registry;
 mod weights;
 
+pub use checked::{CheckedModel, LoadProgress};
 pub use config::ModelConfig;
 pub use error::{Error, Result};
 pub use model::{Batch, Model};
 pub use registry::{check_architecture, load_model, supported_architectures, supported_models};
 pub use vllm_tensor::{BatchSequence, KvCacheSpec};
-pub use weights::{FileBuffer, WeightFiles};
+pub use weights::{FileBuffer, LoadFormat, WeightFiles, Weights};

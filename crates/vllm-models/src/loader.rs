@@ -1,19 +1,54 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use vllm_tensor::{DType, Device, Embedding, LayerNorm, Linear, Tensor, activation_dtype};
+use vllm_tensor::{DType, Device, LayerNorm, Tensor, activation_dtype};
 
-use crate::{Error, Result, WeightFiles};
+use crate::deferred::{Deferred, Load};
+use crate::weights::Weights;
+use crate::{Error, Result};
 
-/// Hands a model its tensors by name, checked, in the dtype they are to be kept in, and notices what
-/// is left over.
-pub(crate) struct WeightLoader<'a> {
-    files: &'a WeightFiles,
+/// A linear layer whose weights may not have been read yet.
+pub(crate) type Linear = Deferred<vllm_tensor::Linear>;
+
+/// An embedding table that may not have been read yet.
+pub(crate) type Embedding = Deferred<vllm_tensor::Embedding>;
+
+/// Hands a model its parts by the names of their tensors, checked, in the dtype they are to be kept
+/// in, and notices what is left over.
+///
+/// Whatever is large is only found and checked here and read when the whole model has been.
+pub(crate) struct WeightLoader {
+    weights: Arc<Weights>,
     /// Canonical name → name in the files.
     names: BTreeMap<String, String>,
     taken: RefCell<BTreeSet<String>>,
+    loads: RefCell<Vec<Box<dyn Load>>>,
     device: Device,
     dtype: DType,
+}
+
+/// A tensor that was found and fits, to be read later.
+pub(crate) struct FoundTensor {
+    weights: Arc<Weights>,
+    /// In the files.
+    name: String,
+    shape: Vec<usize>,
+    dtype: DType,
+    device: Device,
+}
+
+impl FoundTensor {
+    pub(crate) fn read(&self) -> Result<Tensor> {
+        self.weights
+            .tensor(&self.name, &self.shape, self.dtype, &self.device)
+    }
+
+    /// Bytes that it will take.
+    pub(crate) fn num_bytes(&self) -> u64 {
+        let elements = self.shape.iter().product::<usize>();
+        elements as u64 * self.dtype.size_in_bytes() as u64
+    }
 }
 
 /// Buffers that older checkpoints carry and no model needs.
@@ -28,28 +63,30 @@ const IGNORABLE_SUFFIXES: [&str; 7] = [
     ".attention.masked_bias",
 ];
 
-impl<'a> WeightLoader<'a> {
+impl WeightLoader {
     pub(crate) fn new(
-        files: &'a WeightFiles,
+        weights: Weights,
         canonical_name: fn(&str) -> &str,
         device: &Device,
         dtype: DType,
     ) -> Result<Self> {
         let mut names = BTreeMap::new();
-        for name in files.tensor_names() {
-            let canonical = canonical_name(name).to_owned();
-            if let Some(other) = names.insert(canonical, name.to_owned()) {
-                return Err(Error::File {
-                    file: files.file_names(),
-                    message: format!("tensors '{other}' and '{name}' are the same weight"),
-                });
+        if let Some(files) = weights.files() {
+            for name in files.tensor_names() {
+                let canonical = canonical_name(name).to_owned();
+                if let Some(other) = names.insert(canonical, name.to_owned()) {
+                    return Err(Error::File {
+                        file: files.file_names(),
+                        message: format!("tensors '{other}' and '{name}' are the same weight"),
+                    });
+                }
             }
         }
-        let taken = RefCell::default();
         Ok(Self {
-            files,
+            weights: Arc::new(weights),
             names,
-            taken,
+            taken: RefCell::default(),
+            loads: RefCell::default(),
             device: device.clone(),
             dtype,
         })
@@ -87,7 +124,10 @@ impl<'a> WeightLoader<'a> {
         let bias = bias
             .then(|| self.vector(&format!("{prefix}.bias"), out_features))
             .transpose()?;
-        Ok(Linear::new(weight.t()?, bias)?)
+        Ok(self.defer(weight.num_bytes(), move || {
+            let bias = bias.map(|bias| bias.read()).transpose()?;
+            Ok(vllm_tensor::Linear::new(weight.read()?.t()?, bias)?)
+        }))
     }
 
     /// One linear layer from several of the same input, given as prefix and output width, whose
@@ -101,47 +141,70 @@ impl<'a> WeightLoader<'a> {
         let weights = parts.iter().map(|(prefix, out_features)| {
             self.matrix(&format!("{prefix}.weight"), *out_features, in_features)
         });
-        let weight = concatenate(weights.collect::<Result<_>>()?)?;
-        let bias = if bias {
-            let biases = parts.iter().map(|(prefix, out_features)| {
-                self.vector(&format!("{prefix}.bias"), *out_features)
-            });
-            Some(concatenate(biases.collect::<Result<_>>()?)?)
-        } else {
-            None
-        };
-        Ok(Linear::new(weight, bias)?)
+        let weights = weights.collect::<Result<Vec<_>>>()?;
+        let biases = parts
+            .iter()
+            .filter(|_| bias)
+            .map(|(prefix, out_features)| self.vector(&format!("{prefix}.bias"), *out_features));
+        let biases = biases.collect::<Result<Vec<_>>>()?;
+        let num_bytes = weights.iter().map(FoundTensor::num_bytes).sum();
+        Ok(self.defer(num_bytes, move || {
+            let bias = bias.then(|| read_and_concatenate(&biases)).transpose()?;
+            Ok(vllm_tensor::Linear::new(
+                read_and_concatenate(&weights)?,
+                bias,
+            )?)
+        }))
     }
 
     /// An embedding table, `[rows, width]`.
     pub(crate) fn embedding(&self, name: &str, rows: usize, width: usize) -> Result<Embedding> {
-        Ok(Embedding::new(self.matrix(name, rows, width)?)?)
+        let weight = self.matrix(name, rows, width)?;
+        Ok(self.defer(weight.num_bytes(), move || {
+            Ok(vllm_tensor::Embedding::new(weight.read()?)?)
+        }))
     }
 
-    /// The output layer `lm_head`, shared with `embedding`, the table `embedding_name`, where
-    /// `tied`. A head in the checkpoint wins over the tie, unless it is the table once more.
+    /// The output layer `lm_head`, shared where `tied` with `embedding`, the table `embedding_name`
+    /// of `[rows, width]`. A head in the checkpoint wins over the tie, unless it is the table once
+    /// more.
     pub(crate) fn lm_head(
         &self,
         embedding: &Embedding,
         embedding_name: &str,
+        (rows, width): (usize, usize),
         tied: bool,
     ) -> Result<Linear> {
         const HEAD: &str = "lm_head.weight";
-        let shared = match (self.names.get(HEAD), self.names.get(embedding_name)) {
-            (Some(head), Some(table)) => tied && self.files.are_equal(head, table),
+        let files = self.weights.files();
+        let shared = match (files, self.names.get(HEAD), self.names.get(embedding_name)) {
+            (Some(files), Some(head), Some(table)) => tied && files.are_equal(head, table),
             _ => tied,
         };
         if shared {
             self.taken.borrow_mut().insert(HEAD.to_owned());
-            return Ok(Linear::tied_to(embedding)?);
+            let embedding = embedding.clone();
+            return Ok(self.defer(0, move || {
+                Ok(vllm_tensor::Linear::tied_to(embedding.load()?)?)
+            }));
         }
-        let (vocab_size, width) = embedding.dims();
-        self.linear("lm_head", width, vocab_size, false)
+        self.linear("lm_head", width, rows, false)
+    }
+
+    /// A part of the model that `make` reads, later, from tensors of `num_bytes`.
+    pub(crate) fn defer<T: Send + Sync + 'static>(
+        &self,
+        num_bytes: u64,
+        make: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Deferred<T> {
+        let part = Deferred::new(num_bytes, make);
+        self.loads.borrow_mut().push(Box::new(part.clone()));
+        part
     }
 
     /// The weight of a norm without a bias, `{prefix}.weight`, in the dtype of activations.
     pub(crate) fn norm_weight(&self, prefix: &str, size: usize) -> Result<Tensor> {
-        self.vector(&format!("{prefix}.weight"), size)
+        self.vector(&format!("{prefix}.weight"), size)?.read()
     }
 
     /// A layer norm from `{prefix}.weight` and `{prefix}.bias`; without them if not `affine`.
@@ -154,7 +217,7 @@ impl<'a> WeightLoader<'a> {
     ) -> Result<LayerNorm> {
         let parameter = |kind: &str| {
             affine
-                .then(|| self.vector(&format!("{prefix}.{kind}"), size))
+                .then(|| self.vector(&format!("{prefix}.{kind}"), size)?.read())
                 .transpose()
         };
         Ok(LayerNorm::new(
@@ -165,8 +228,8 @@ impl<'a> WeightLoader<'a> {
         )?)
     }
 
-    /// Complains of tensors that nobody asked for.
-    pub(crate) fn finish(&self, architecture: &str) -> Result<()> {
+    /// What is to be loaded; an error if there are tensors that nobody asked for.
+    pub(crate) fn finish(self, architecture: &str) -> Result<Vec<Box<dyn Load>>> {
         let taken = self.taken.borrow();
         let surplus: Vec<String> = self
             .names
@@ -180,7 +243,7 @@ impl<'a> WeightLoader<'a> {
             })
             .collect();
         if surplus.is_empty() {
-            return Ok(());
+            return Ok(self.loads.into_inner());
         }
         Err(Error::SurplusTensors {
             architecture: architecture.to_owned(),
@@ -195,29 +258,44 @@ impl<'a> WeightLoader<'a> {
     }
 
     /// A weight, `[rows, columns]`, as it is to be kept.
-    pub(crate) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Tensor> {
-        self.tensor(name, &[rows, columns], self.dtype)
+    pub(crate) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<FoundTensor> {
+        self.find(name, &[rows, columns], self.dtype)
     }
 
     /// A norm's weight or a bias, in the dtype of activations.
-    pub(crate) fn vector(&self, name: &str, size: usize) -> Result<Tensor> {
-        self.tensor(name, &[size], activation_dtype(&self.device, self.dtype))
+    pub(crate) fn vector(&self, name: &str, size: usize) -> Result<FoundTensor> {
+        self.find(name, &[size], activation_dtype(&self.device, self.dtype))
     }
 
-    fn tensor(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        let Some(file_name) = self.names.get(name) else {
-            return Err(Error::MissingTensor {
-                tensor: name.to_owned(),
-                files: self.files.file_names(),
-                expected: shape.to_vec(),
-            });
+    fn find(&self, name: &str, shape: &[usize], dtype: DType) -> Result<FoundTensor> {
+        let stored_name = match self.weights.files() {
+            Some(files) => {
+                let Some(stored_name) = self.names.get(name) else {
+                    return Err(Error::MissingTensor {
+                        tensor: name.to_owned(),
+                        files: files.file_names(),
+                        expected: shape.to_vec(),
+                    });
+                };
+                files.check(stored_name, shape)?;
+                stored_name
+            }
+            None => name,
         };
         self.taken.borrow_mut().insert(name.to_owned());
-        self.files.tensor(file_name, shape, dtype, &self.device)
+        Ok(FoundTensor {
+            weights: self.weights.clone(),
+            name: stored_name.to_owned(),
+            shape: shape.to_vec(),
+            dtype,
+            device: self.device.clone(),
+        })
     }
 }
 
-fn concatenate(mut tensors: Vec<Tensor>) -> Result<Tensor> {
+fn read_and_concatenate(tensors: &[FoundTensor]) -> Result<Tensor> {
+    let tensors = tensors.iter().map(FoundTensor::read);
+    let mut tensors = tensors.collect::<Result<Vec<_>>>()?;
     if tensors.len() == 1 {
         return Ok(tensors.remove(0));
     }

@@ -1,14 +1,16 @@
 use vllm_tensor::{DType, Device};
 
+use crate::checked::CheckedModel;
 use crate::families::{
     gemma, gpt_neox, gpt2, granite, llama, mixtral, olmo2, opt, phi3, qwen, qwen_moe, smollm3,
     stablelm,
 };
 use crate::loader::WeightLoader;
-use crate::{Error, Model, ModelConfig, Result, WeightFiles};
+use crate::weights::Weights;
+use crate::{Error, Model, ModelConfig, Result};
 
 /// Reads one architecture's weights and makes the model.
-type Build = fn(&ModelConfig, &WeightLoader<'_>) -> Result<Box<dyn Model>>;
+type Build = fn(&ModelConfig, &WeightLoader) -> Result<Box<dyn Model>>;
 
 /// How checkpoints of an architecture spell tensor names, mapped to the one spelling its file uses.
 type Canonical = fn(&str) -> &str;
@@ -132,26 +134,44 @@ fn as_it_is(name: &str) -> &str {
     name
 }
 
-/// Loads the model that `config` describes from its weight files onto `device`.
-///
-/// `dtype` is how the weights are stored and, on a GPU, computed with: float32, float16 or bfloat16.
+/// Loads the model that `config` describes onto `device`: [`CheckedModel::new`], then
+/// [`CheckedModel::load`].
 ///
 /// # Errors
-/// An unknown architecture or quantization; a damaged file; a missing, surplus or misshapen tensor.
+/// As both of them.
 pub fn load_model(
     config: &ModelConfig,
-    weights: WeightFiles,
+    weights: impl Into<Weights>,
     device: &Device,
     dtype: DType,
 ) -> Result<Box<dyn Model>> {
-    let architecture = find(config)?;
-    if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-        return Err(Error::UnsupportedDType(dtype));
+    CheckedModel::new(config, weights, device, dtype)?.load(&|_| ())
+}
+
+impl CheckedModel {
+    /// Puts together the model that `config` describes, for `device`, without reading its weights.
+    ///
+    /// `dtype` is how the weights are stored and, on a GPU, computed with: float32, float16 or
+    /// bfloat16.
+    ///
+    /// # Errors
+    /// An unknown architecture or quantization; a missing, surplus or misshapen tensor; a dtype that
+    /// the architecture or this crate does not compute with.
+    pub fn new(
+        config: &ModelConfig,
+        weights: impl Into<Weights>,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        let architecture = find(config)?;
+        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+            return Err(Error::UnsupportedDType(dtype));
+        }
+        let loader = WeightLoader::new(weights.into(), architecture.canonical_name, device, dtype)?;
+        let model = (architecture.build)(config, &loader)?;
+        let loads = loader.finish(architecture.name)?;
+        Ok(Self::from_parts(model, loads, device.is_cpu()))
     }
-    let loader = WeightLoader::new(&weights, architecture.canonical_name, device, dtype)?;
-    let model = (architecture.build)(config, &loader)?;
-    loader.finish(architecture.name)?;
-    Ok(model)
 }
 
 /// Refuses a config that no model can be made of, before any weight is read or downloaded.

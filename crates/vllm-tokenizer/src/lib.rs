@@ -49,6 +49,7 @@ mod error;
 mod files;
 mod logprob_token;
 mod output_text;
+mod placeholder;
 mod settings;
 mod tokenizer;
 

@@ -11,6 +11,7 @@ use crate::backend;
 use crate::chat_templates::ChatTemplates;
 use crate::error::{Error, Result};
 use crate::files::TokenizerFiles;
+use crate::placeholder;
 use crate::settings::Settings;
 
 /// Turns text into token ids and back, exactly as `transformers` does for the same checkpoint.
@@ -81,6 +82,22 @@ impl Tokenizer {
             chat_templates,
             extent: OnceLock::new(),
             backend,
+        })
+    }
+
+    /// A tokenizer for a model that has none, to measure its speed: `vocab_size` ids, of which the
+    /// first 256 are bytes and the others made-up words.
+    ///
+    /// Ids of bos, eos and pad come from `config_json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidFile`] for a `config_json` that cannot be understood.
+    pub fn placeholder(vocab_size: usize, config_json: Option<&[u8]>) -> Result<Self> {
+        Self::from_files(&TokenizerFiles {
+            tokenizer_json: Some(&placeholder::tokenizer_json(vocab_size)),
+            config_json,
+            ..TokenizerFiles::default()
         })
     }
 

@@ -43,10 +43,7 @@ fn six() -> usize {
 const GLOBAL: usize = 0;
 const LOCAL: usize = 1;
 
-pub(crate) fn build_gemma2(
-    config: &ModelConfig,
-    weights: &WeightLoader<'_>,
-) -> Result<Box<dyn Model>> {
+pub(crate) fn build_gemma2(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let gemma: GemmaConfig = config.family()?;
     let rotaries = vec![rope::rotary(config)?];
     let decoder = Decoder::load(
@@ -66,10 +63,7 @@ pub(crate) fn build_gemma2(
     gemma.finish(decoder, config, weights)
 }
 
-pub(crate) fn build_gemma3(
-    config: &ModelConfig,
-    weights: &WeightLoader<'_>,
-) -> Result<Box<dyn Model>> {
+pub(crate) fn build_gemma3(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let gemma: GemmaConfig = config.family()?;
     if gemma.use_bidirectional_attention == Some(true) {
         return Err(Error::Config(
@@ -115,7 +109,7 @@ impl GemmaConfig {
         &self,
         index: usize,
         config: &ModelConfig,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<Attention> {
         let prefix = format!("model.layers.{index}.self_attn");
         let bias = AttentionBias {
@@ -133,7 +127,7 @@ impl GemmaConfig {
         index: usize,
         attention: Attention,
         config: &ModelConfig,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<DecoderLayer> {
         let name = |part: &str| format!("model.layers.{index}.{part}");
         let norm = |part: &str| -> Result<_> {
@@ -168,7 +162,7 @@ impl GemmaConfig {
         &self,
         mut decoder: Decoder,
         config: &ModelConfig,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<Box<dyn Model>> {
         // Trained with the factor rounded to the weights' dtype.
         let scale = weights.round((config.hidden_size as f64).sqrt())?;

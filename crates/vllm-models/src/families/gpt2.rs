@@ -45,7 +45,7 @@ const NAMES: DecoderNames = DecoderNames {
     norm: "ln_f",
 };
 
-pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let gpt2: Gpt2Config = config.family()?;
     let norm = NormKind::Layer {
         eps: gpt2.layer_norm_epsilon,
@@ -64,7 +64,7 @@ fn load_layer(
     config: &ModelConfig,
     gpt2: &Gpt2Config,
     norm: NormKind,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
 ) -> Result<DecoderLayer> {
     let name = |part: &str| format!("h.{index}.{part}");
     let hidden_size = config.hidden_size;

@@ -2,9 +2,9 @@
 //! side.
 
 use serde::Deserialize;
-use vllm_tensor::{Linear, Tensor};
+use vllm_tensor::Tensor;
 
-use crate::loader::WeightLoader;
+use crate::loader::{Linear, WeightLoader};
 use crate::parts::{
     Attention, Decoder, DecoderLayer, DecoderNames, FeedForward, Mlp, NormKind, Residual,
     activation, rope,
@@ -49,7 +49,7 @@ const NAMES: DecoderNames = DecoderNames {
     norm: "gpt_neox.final_layer_norm",
 };
 
-pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let neox: GptNeoxConfig = config.family()?;
     let norm = NormKind::Layer {
         eps: neox.layer_norm_eps,
@@ -66,7 +66,7 @@ fn load_layer(
     config: &ModelConfig,
     neox: &GptNeoxConfig,
     norm: NormKind,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
 ) -> Result<DecoderLayer> {
     let name = |part: &str| format!("gpt_neox.layers.{index}.{part}");
     let hidden_size = config.hidden_size;
@@ -114,20 +114,32 @@ fn load_qkv(
     prefix: &str,
     config: &ModelConfig,
     neox: &GptNeoxConfig,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
 ) -> Result<Linear> {
     let hidden_size = config.hidden_size;
-    let by_kind = |by_head: Tensor, width: usize| -> Result<Tensor> {
-        let by_head = by_head.reshape((config.num_heads, 3, config.head_dim, width))?;
-        let by_kind = by_head.transpose(0, 1)?.contiguous()?;
-        Ok(by_kind.reshape((3 * hidden_size, width))?)
-    };
+    let by_head = (config.num_heads, 3, config.head_dim);
     let weight = weights.matrix(&format!("{prefix}.weight"), 3 * hidden_size, hidden_size)?;
-    let bias = if neox.attention_bias {
-        let bias = weights.vector(&format!("{prefix}.bias"), 3 * hidden_size)?;
-        Some(by_kind(bias, 1)?.flatten_all()?)
-    } else {
-        None
-    };
-    Ok(Linear::new(by_kind(weight, hidden_size)?, bias)?)
+    let bias = neox
+        .attention_bias
+        .then(|| weights.vector(&format!("{prefix}.bias"), 3 * hidden_size))
+        .transpose()?;
+    Ok(weights.defer(weight.num_bytes(), move || {
+        let bias = match bias {
+            Some(bias) => Some(by_kind(&bias.read()?, by_head, 1)?.flatten_all()?),
+            None => None,
+        };
+        let weight = by_kind(&weight.read()?, by_head, hidden_size)?;
+        Ok(vllm_tensor::Linear::new(weight, bias)?)
+    }))
+}
+
+/// Rows of `[heads, 3, head_dim]` in the order `[3, heads, head_dim]`, each of `width` elements.
+fn by_kind(
+    by_head: &Tensor,
+    (num_heads, kinds, head_dim): (usize, usize, usize),
+    width: usize,
+) -> Result<Tensor> {
+    let by_head = by_head.reshape((num_heads, kinds, head_dim, width))?;
+    let by_kind = by_head.transpose(0, 1)?.contiguous()?;
+    Ok(by_kind.reshape((kinds * num_heads * head_dim, width))?)
 }

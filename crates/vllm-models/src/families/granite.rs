@@ -22,7 +22,7 @@ fn one() -> f64 {
     1.0
 }
 
-pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let usual: UsualConfig = config.family()?;
     let granite: GraniteConfig = config.family()?;
     let norm = usual.norm();

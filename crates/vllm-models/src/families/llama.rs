@@ -4,7 +4,7 @@ use crate::loader::WeightLoader;
 use crate::parts::{Attention, AttentionBias, UsualConfig, load_usual, usual_layer};
 use crate::{Model, ModelConfig, Result};
 
-pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let llama: UsualConfig = config.family()?;
     let norm = llama.norm();
     let bias = AttentionBias {

@@ -14,7 +14,7 @@ struct MixtralConfig {
     num_experts_per_tok: usize,
 }
 
-pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let usual: UsualConfig = config.family()?;
     let mixtral: MixtralConfig = config.family()?;
     let norm = usual.norm();

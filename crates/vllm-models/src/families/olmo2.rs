@@ -4,7 +4,7 @@ use crate::loader::WeightLoader;
 use crate::parts::{Attention, AttentionBias, DecoderLayer, Residual, UsualConfig, load_usual};
 use crate::{Model, ModelConfig, Result};
 
-pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let olmo: UsualConfig = config.family()?;
     let bias = AttentionBias {
         qkv: olmo.attention_bias,

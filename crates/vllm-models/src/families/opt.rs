@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 use vllm_tensor::{
-    Activation, AttentionMetadata, AttentionOptions, DType, Device, Embedding, KvCache,
-    KvCacheSpec, LayerKvCache, LayerNorm, Linear, Tensor, paged_attention, write_kv,
+    Activation, AttentionMetadata, AttentionOptions, DType, Device, KvCache, KvCacheSpec,
+    LayerKvCache, LayerNorm, Tensor, paged_attention, write_kv,
 };
 
-use crate::loader::WeightLoader;
+use crate::loader::{Embedding, Linear, WeightLoader};
 use crate::parts::activation;
 use crate::{Batch, Model, ModelConfig, Result};
 
@@ -48,7 +48,7 @@ pub(crate) fn canonical_name(name: &str) -> &str {
     name.strip_prefix("model.").unwrap_or(name)
 }
 
-pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     Ok(Box::new(Opt::load(config, weights)?))
 }
 
@@ -67,7 +67,7 @@ struct Opt {
 }
 
 impl Opt {
-    fn load(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Self> {
+    fn load(config: &ModelConfig, weights: &WeightLoader) -> Result<Self> {
         let opt: OptConfig = config.family()?;
         let (vocab_size, hidden_size) = (config.vocab_size, config.hidden_size);
         let embed_dim = opt.word_embed_proj_dim.unwrap_or(hidden_size);
@@ -93,7 +93,12 @@ impl Opt {
         let final_layer_norm = (opt.do_layer_norm_before && !opt.remove_final_layer_norm)
             .then(|| layer_norm("decoder.final_layer_norm", hidden_size, &opt, weights))
             .transpose()?;
-        let lm_head = weights.lm_head(&embed_tokens, EMBED_TOKENS, config.tie_word_embeddings)?;
+        let lm_head = weights.lm_head(
+            &embed_tokens,
+            EMBED_TOKENS,
+            (vocab_size, embed_dim),
+            config.tie_word_embeddings,
+        )?;
         Ok(Self {
             embed_tokens,
             embed_positions,
@@ -159,7 +164,7 @@ impl DecoderLayer {
         index: usize,
         config: &ModelConfig,
         opt: &OptConfig,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<Self> {
         let (hidden_size, bias) = (config.hidden_size, opt.enable_bias);
         let name = |part: &str| format!("decoder.layers.{index}.{part}");
@@ -243,7 +248,7 @@ fn layer_norm(
     prefix: &str,
     size: usize,
     opt: &OptConfig,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
 ) -> Result<LayerNorm> {
     weights.layer_norm(
         prefix,

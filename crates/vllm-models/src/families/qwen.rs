@@ -15,10 +15,7 @@ struct WindowConfig {
     max_window_layers: usize,
 }
 
-pub(crate) fn build_qwen2(
-    config: &ModelConfig,
-    weights: &WeightLoader<'_>,
-) -> Result<Box<dyn Model>> {
+pub(crate) fn build_qwen2(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let bias = AttentionBias {
         qkv: true,
         output: false,
@@ -28,10 +25,7 @@ pub(crate) fn build_qwen2(
     })
 }
 
-pub(crate) fn build_qwen3(
-    config: &ModelConfig,
-    weights: &WeightLoader<'_>,
-) -> Result<Box<dyn Model>> {
+pub(crate) fn build_qwen3(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     build(config, weights, |prefix, qwen| {
         load_qwen3_attention(prefix, config, qwen, weights)
     })
@@ -39,7 +33,7 @@ pub(crate) fn build_qwen3(
 
 fn build(
     config: &ModelConfig,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
     load_attention: impl Fn(&str, &UsualConfig) -> Result<Attention>,
 ) -> Result<Box<dyn Model>> {
     let qwen: UsualConfig = config.family()?;
@@ -63,7 +57,7 @@ pub(super) fn load_qwen3_attention(
     prefix: &str,
     config: &ModelConfig,
     qwen: &UsualConfig,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
 ) -> Result<Attention> {
     let bias = AttentionBias {
         qkv: qwen.attention_bias,
@@ -79,7 +73,7 @@ pub(super) fn load_head_norms(
     prefix: &str,
     config: &ModelConfig,
     norm: NormKind,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
 ) -> Result<(crate::parts::Norm, crate::parts::Norm)> {
     let load = |part: &str| norm.load(&format!("{prefix}.{part}"), config.head_dim, weights);
     Ok((load("q_norm")?, load("k_norm")?))

@@ -35,10 +35,7 @@ fn one() -> usize {
     1
 }
 
-pub(crate) fn build_qwen2(
-    config: &ModelConfig,
-    weights: &WeightLoader<'_>,
-) -> Result<Box<dyn Model>> {
+pub(crate) fn build_qwen2(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let moe: QwenMoeConfig = config.family()?;
     let bias = AttentionBias {
         qkv: true,
@@ -54,10 +51,7 @@ pub(crate) fn build_qwen2(
     })
 }
 
-pub(crate) fn build_qwen3(
-    config: &ModelConfig,
-    weights: &WeightLoader<'_>,
-) -> Result<Box<dyn Model>> {
+pub(crate) fn build_qwen3(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let moe: QwenMoeConfig = config.family()?;
     build(config, weights, |index, prefix, qwen| {
         let mut attention = load_qwen3_attention(prefix, config, qwen, weights)?;
@@ -70,7 +64,7 @@ pub(crate) fn build_qwen3(
 
 fn build(
     config: &ModelConfig,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
     load_attention: impl Fn(usize, &str, &UsualConfig) -> Result<Attention>,
 ) -> Result<Box<dyn Model>> {
     let qwen: UsualConfig = config.family()?;
@@ -106,7 +100,7 @@ impl QwenMoeConfig {
         index: usize,
         config: &ModelConfig,
         qwen: &UsualConfig,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<MoeBlock> {
         let name = |part: &str| format!("model.layers.{index}.mlp.{part}");
         let hidden_size = config.hidden_size;

@@ -30,7 +30,7 @@ impl SmolLm3Config {
     }
 }
 
-pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let usual: UsualConfig = config.family()?;
     let smollm: SmolLm3Config = config.family()?;
     let norm = usual.norm();

@@ -26,7 +26,7 @@ fn layer_norm_eps() -> f64 {
     1e-5
 }
 
-pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader<'_>) -> Result<Box<dyn Model>> {
+pub(crate) fn build(config: &ModelConfig, weights: &WeightLoader) -> Result<Box<dyn Model>> {
     let usual: UsualConfig = config.family()?;
     let stablelm: StableLmConfig = config.family()?;
     let eps = stablelm.layer_norm_eps;

@@ -1,8 +1,8 @@
-use vllm_tensor::{AttentionOptions, LayerKvCache, Linear, Tensor, paged_attention, write_kv};
+use vllm_tensor::{AttentionOptions, LayerKvCache, Tensor, paged_attention, write_kv};
 
 use super::Norm;
 use super::decoder::Step;
-use crate::loader::WeightLoader;
+use crate::loader::{Linear, WeightLoader};
 use crate::{ModelConfig, Result};
 
 /// Causal attention with grouped heads over the paged cache.
@@ -50,7 +50,7 @@ impl Attention {
         prefix: &str,
         config: &ModelConfig,
         bias: AttentionBias,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<Self> {
         let qkv = [
             ("q_proj", config.num_heads),

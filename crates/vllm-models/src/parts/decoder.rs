@@ -1,10 +1,10 @@
 use vllm_tensor::{
-    AttentionMetadata, DType, Device, Embedding, KvCache, KvCacheSpec, LayerKvCache, Linear,
-    Rotary, RotaryAngles, Tensor,
+    AttentionMetadata, DType, Device, KvCache, KvCacheSpec, LayerKvCache, Rotary, RotaryAngles,
+    Tensor,
 };
 
 use super::{Attention, FeedForward, Norm, NormKind};
-use crate::loader::WeightLoader;
+use crate::loader::{Embedding, Linear, WeightLoader};
 use crate::{Batch, Model, ModelConfig, Result};
 
 /// A decoder-only language model: embedding, layers, norm, output layer.
@@ -56,7 +56,7 @@ impl Decoder {
     /// Reads everything; `layer` makes the layer of an index.
     pub(crate) fn load(
         config: &ModelConfig,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
         names: &DecoderNames,
         norm: NormKind,
         rotaries: Vec<Rotary>,
@@ -67,6 +67,7 @@ impl Decoder {
         let lm_head = weights.lm_head(
             &embed_tokens,
             names.embed_tokens,
+            (vocab_size, hidden_size),
             config.tie_word_embeddings,
         )?;
         Ok(Self {

@@ -1,7 +1,7 @@
-use vllm_tensor::{Activation, Linear, Tensor};
+use vllm_tensor::{Activation, Tensor};
 
 use super::moe::MoeBlock;
-use crate::loader::WeightLoader;
+use crate::loader::{Linear, WeightLoader};
 use crate::{Error, Result};
 
 /// The half of a layer that looks at each token by itself.
@@ -45,7 +45,7 @@ impl GatedMlp {
         (hidden_size, inner_size): (usize, usize),
         bias: bool,
         activation: Activation,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<Self> {
         let gate_up = [gate, up].map(|part| (format!("{prefix}.{part}"), inner_size));
         Ok(Self {
@@ -66,7 +66,7 @@ impl GatedMlp {
         sizes: (usize, usize),
         bias: bool,
         activation: Activation,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<Self> {
         let names = ["gate_proj", "up_proj", "down_proj"];
         Self::load_named(prefix, names, sizes, bias, activation, weights)

@@ -1,7 +1,7 @@
-use vllm_tensor::{DType, Linear, Tensor};
+use vllm_tensor::{DType, Tensor};
 
 use super::GatedMlp;
-use crate::loader::WeightLoader;
+use crate::loader::{Linear, WeightLoader};
 use crate::{Error, Result};
 
 /// A mixture of experts: a router sends each token to a few of many MLPs.
@@ -30,7 +30,7 @@ impl MoeBlock {
         experts: Vec<GatedMlp>,
         experts_per_token: usize,
         hidden_size: usize,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<Self> {
         if experts_per_token == 0 || experts_per_token > experts.len() {
             return Err(Error::Config(format!(

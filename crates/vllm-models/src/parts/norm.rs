@@ -20,12 +20,7 @@ pub(crate) enum NormKind {
 
 impl NormKind {
     /// A norm over `size` elements from the tensors below `prefix`.
-    pub(crate) fn load(
-        self,
-        prefix: &str,
-        size: usize,
-        weights: &WeightLoader<'_>,
-    ) -> Result<Norm> {
+    pub(crate) fn load(self, prefix: &str, size: usize, weights: &WeightLoader) -> Result<Norm> {
         let body = match self {
             Self::Rms { eps } => Body::Rms(RmsNorm::new(weights.norm_weight(prefix, size)?, eps)?),
             Self::RmsAboveOne { eps } => {
@@ -59,7 +54,7 @@ impl Norm {
         num_heads: usize,
         head_dim: usize,
         eps: f64,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<Self> {
         let heads =
             (0..num_heads).map(|head| weights.norm_weight(&format!("{prefix}.{head}"), head_dim));

@@ -46,7 +46,7 @@ impl UsualConfig {
         &self,
         index: usize,
         config: &ModelConfig,
-        weights: &WeightLoader<'_>,
+        weights: &WeightLoader,
     ) -> Result<FeedForward> {
         Ok(FeedForward::Gated(GatedMlp::load(
             &format!("model.layers.{index}.mlp"),
@@ -62,7 +62,7 @@ impl UsualConfig {
 pub(crate) fn load_usual(
     config: &ModelConfig,
     norm: NormKind,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
     layer: impl FnMut(usize) -> Result<DecoderLayer>,
 ) -> Result<Decoder> {
     let rotaries = vec![rope::rotary(config)?];
@@ -76,7 +76,7 @@ pub(crate) fn usual_layer(
     norm: NormKind,
     attention: Attention,
     feed_forward: FeedForward,
-    weights: &WeightLoader<'_>,
+    weights: &WeightLoader,
 ) -> Result<DecoderLayer> {
     let load_norm = |name: &str| {
         let prefix = format!("model.layers.{index}.{name}");

@@ -1,5 +1,7 @@
 //! Checkpoint files: which ones to read, and the tensors inside them.
 
+mod dummy;
+mod format;
 mod pickle;
 mod pytorch;
 mod safetensors;
@@ -11,10 +13,49 @@ use std::sync::Arc;
 
 use vllm_tensor::{DType, Device, Tensor};
 
+pub use format::LoadFormat;
+
 use crate::{Error, Result};
 
 /// The bytes of a file: mapped, owned or compiled in.
 pub type FileBuffer = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Where a model's weights come from.
+pub enum Weights {
+    /// From the files of a checkpoint.
+    Files(WeightFiles),
+    /// From nowhere: small random numbers, the same on every run.
+    Dummy,
+}
+
+impl From<WeightFiles> for Weights {
+    fn from(files: WeightFiles) -> Self {
+        Self::Files(files)
+    }
+}
+
+impl Weights {
+    /// The tensor `name`, checked by [`WeightFiles::check`], as `dtype` on `device`.
+    pub(crate) fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Files(files) => files.tensor(name, shape, dtype, device),
+            Self::Dummy => dummy::tensor(name, shape, dtype, device),
+        }
+    }
+
+    pub(crate) fn files(&self) -> Option<&WeightFiles> {
+        match self {
+            Self::Files(files) => Some(files),
+            Self::Dummy => None,
+        }
+    }
+}
 
 /// The tensors of a checkpoint by name, read from their files when asked for.
 pub struct WeightFiles {
@@ -42,12 +83,14 @@ struct TensorInfo {
 impl WeightFiles {
     /// Chooses the weight files among `names`, the files of a model folder, and opens them.
     ///
-    /// Safetensors come before PyTorch files, and an index decides which shards belong.
+    /// Safetensors come before PyTorch files unless `format` says which, and an index decides which
+    /// shards belong.
     ///
     /// # Errors
     /// No weight file, a shard that is missing, and whatever [`WeightFiles::new`] refuses.
     pub fn open<E>(
         names: &[String],
+        format: LoadFormat,
         mut open: impl FnMut(&str) -> Result<FileBuffer, E>,
     ) -> Result<Self>
     where
@@ -59,7 +102,7 @@ impl WeightFiles {
                 source: e.into(),
             })
         };
-        let selection = select::weight_files(names, &mut open)?;
+        let selection = select::weight_files(names, format, &mut open)?;
         let files = selection.files.into_iter().map(|name| {
             let buffer = open(&name)?;
             Ok((name, buffer))
@@ -126,17 +169,32 @@ impl WeightFiles {
             .map(|(_, dtype)| dtype)
     }
 
-    /// Reads the tensor `name` as `dtype` onto `device`.
+    /// Makes sure that the tensor `name` can be read.
     ///
     /// # Errors
     /// No such tensor, another shape than `shape`, or elements that are no floating-point numbers.
-    pub fn tensor(
+    pub(crate) fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        self.find(name, shape).map(drop)
+    }
+
+    /// Reads the tensor `name` as `dtype` onto `device`.
+    ///
+    /// # Errors
+    /// As [`WeightFiles::check`].
+    pub(crate) fn tensor(
         &self,
         name: &str,
         shape: &[usize],
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
+        let (stored_dtype, bytes) = self.find(name, shape)?;
+        let stored = Tensor::from_raw_buffer(bytes, stored_dtype, shape, &Device::Cpu)?;
+        Ok(stored.to_dtype(dtype)?.to_device(device)?)
+    }
+
+    /// The dtype and the bytes of the tensor `name`.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(DType, &[u8])> {
         let Some(StoredTensor { file, info }) = self.tensors.get(name) else {
             return Err(Error::MissingTensor {
                 tensor: name.to_owned(),
@@ -159,14 +217,12 @@ impl WeightFiles {
             actual,
         })?;
         let file_bytes: &[u8] = buffer.as_ref().as_ref();
-        let bytes = file_bytes
-            .get(info.bytes.clone())
-            .ok_or_else(|| Error::File {
-                file: file_name.clone(),
-                message: "the file became shorter while it was read".to_owned(),
-            })?;
-        let stored = Tensor::from_raw_buffer(bytes, stored_dtype, shape, &Device::Cpu)?;
-        Ok(stored.to_dtype(dtype)?.to_device(device)?)
+        let bytes = file_bytes.get(info.bytes.clone());
+        let bytes = bytes.ok_or_else(|| Error::File {
+            file: file_name.clone(),
+            message: "the file became shorter while it was read".to_owned(),
+        })?;
+        Ok((stored_dtype, bytes))
     }
 
     /// Whether two tensors are there and equal in every bit.

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::FileBuffer;
+use super::{FileBuffer, LoadFormat};
 use crate::{Error, Result};
 
 /// The files to read.
@@ -30,15 +30,21 @@ const NOT_WEIGHTS: [&str; 5] = [
 /// Chooses the weight files among the names of a model folder.
 pub(super) fn weight_files(
     names: &[String],
+    format: LoadFormat,
     open: &mut impl FnMut(&str) -> Result<FileBuffer>,
 ) -> Result<Selection> {
-    for (index, extension) in FORMS {
-        if names.iter().any(|name| name == index) {
+    let forms = match format {
+        LoadFormat::Safetensors => &FORMS[..1],
+        LoadFormat::Pt => &FORMS[1..],
+        LoadFormat::Auto | LoadFormat::Dummy => &FORMS[..],
+    };
+    for (index, extension) in forms {
+        if names.iter().any(|name| name == *index) {
             return read_index(index, open(index)?.as_ref().as_ref(), names);
         }
         let mut files: Vec<String> = names
             .iter()
-            .filter(|name| name.ends_with(extension) && !name.contains('/'))
+            .filter(|name| name.ends_with(*extension) && !name.contains('/'))
             .filter(|name| !NOT_WEIGHTS.contains(&name.as_str()))
             .cloned()
             .collect();
@@ -54,7 +60,15 @@ pub(super) fn weight_files(
             });
         }
     }
-    Err(Error::NoWeights(names.to_vec()))
+    Err(Error::NoWeights {
+        format: format.name(),
+        expected: match format {
+            LoadFormat::Safetensors => "*.safetensors",
+            LoadFormat::Pt => "*.bin or *.pt",
+            LoadFormat::Auto | LoadFormat::Dummy => "*.safetensors, *.bin or *.pt",
+        },
+        files: names.to_vec(),
+    })
 }
 
 fn read_index(index: &str, json: &[u8], names: &[String]) -> Result<Selection> {
@@ -95,7 +109,9 @@ mod tests {
 
     fn select(names: &[&str], index: &'static str) -> Result<Vec<String>> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let selection = weight_files(&names, &mut |_| Ok(Arc::new(index) as FileBuffer))?;
+        let format = LoadFormat::Auto;
+        let open = &mut |_: &str| Ok(Arc::new(index) as FileBuffer);
+        let selection = weight_files(&names, format, open)?;
         Ok(selection.files)
     }
 
@@ -140,6 +156,27 @@ mod tests {
             r#"{"weight_map": {"x": "2.safetensors", "y": "1.safetensors"}}"#,
             &["1.safetensors", "2.safetensors"],
         );
+    }
+
+    #[test]
+    fn the_format_decides_where_both_are_there() {
+        let names = ["model.safetensors", "pytorch_model.bin"].map(str::to_owned);
+        let check = |format, names: &[String], expected: Option<&str>| {
+            let open = &mut |_: &str| Ok(Arc::new("") as FileBuffer);
+            let files = weight_files(names, format, open).map(|selection| selection.files);
+            match expected {
+                Some(expected) => assert_eq!(files.unwrap(), [expected]),
+                None => {
+                    let message = files.unwrap_err().to_string();
+                    assert!(message.contains(format.name()), "{message}");
+                }
+            }
+        };
+        check(LoadFormat::Auto, &names, Some("model.safetensors"));
+        check(LoadFormat::Safetensors, &names, Some("model.safetensors"));
+        check(LoadFormat::Pt, &names, Some("pytorch_model.bin"));
+        check(LoadFormat::Safetensors, &names[1..], None);
+        check(LoadFormat::Pt, &names[..1], None);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use vllm_models::{
-    Batch, BatchSequence, Error, FileBuffer, Model, ModelConfig, Result, WeightFiles, load_model,
+    Batch, BatchSequence, Error, FileBuffer, LoadFormat, Model, ModelConfig, Result, WeightFiles,
+    load_model,
 };
 use vllm_tensor::{DType, Device, KvCache};
 
@@ -41,7 +42,7 @@ pub(crate) fn load(folder: &Path, config: &ModelConfig, dtype: DType) -> Result<
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name != "expected.safetensors")
         .collect();
-    let weights = WeightFiles::open(&names, |name| {
+    let weights = WeightFiles::open(&names, LoadFormat::Auto, |name| {
         std::fs::read(folder.join(name)).map(|bytes| Arc::new(bytes) as FileBuffer)
     })?;
     load_model(config, weights, &Device::Cpu, dtype)

@@ -1,0 +1,80 @@
+//! What is known before weights are read, and how they are read.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use support::{Fixture, fixture_names, fixture_path};
+use vllm_models::{
+    Batch, BatchSequence, CheckedModel, FileBuffer, LoadProgress, Model, ModelConfig, WeightFiles,
+    Weights,
+};
+use vllm_tensor::{DType, Device, KvCache};
+
+fn first_logits(model: &dyn Model, token_ids: &[u32]) -> Vec<f32> {
+    let mut kv = KvCache::new(model.kv_cache_spec(), 4, 16, &Device::Cpu).unwrap();
+    let positions: Vec<u32> = (0..).take(token_ids.len()).collect();
+    let batch = Batch {
+        token_ids,
+        positions: &positions,
+        sequences: &[BatchSequence {
+            query_start: 0,
+            query_len: token_ids.len(),
+            context_len: 0,
+            block_table: &[1],
+        }],
+        logit_rows: &[0],
+    };
+    let logits = model.forward(&batch, &mut kv).unwrap();
+    logits.to_vec2::<f32>().unwrap().remove(0)
+}
+
+#[test]
+fn every_family_runs_on_made_up_weights() {
+    for name in fixture_names() {
+        let config = Fixture::read(&name).config();
+        for dtype in [DType::F32, DType::BF16] {
+            let build = || CheckedModel::new(&config, Weights::Dummy, &Device::Cpu, dtype).unwrap();
+            let logits = || first_logits(&*build().load(&|_| ()).unwrap(), &[1, 2, 3]);
+            let first = logits();
+            assert!(first.iter().all(|logit| logit.is_finite()), "{name}");
+            assert!(first.iter().any(|logit| *logit != first[0]), "{name}");
+            assert_eq!(first, logits(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn progress_ends_at_the_bytes_that_were_promised() {
+    let config = Fixture::read("llama").config();
+    let model = CheckedModel::new(&config, Weights::Dummy, &Device::Cpu, DType::BF16).unwrap();
+    let promised = model.weight_bytes();
+    let seen = Mutex::new(Vec::<LoadProgress>::new());
+    model
+        .load(&|progress| seen.lock().unwrap().push(progress))
+        .unwrap();
+    let seen = seen.into_inner().unwrap();
+    assert!(seen.len() > 4 && seen.iter().all(|step| step.total_bytes == promised));
+    let most = seen.iter().map(|step| step.loaded_bytes).max().unwrap();
+    assert_eq!(most, promised);
+}
+
+/// The size is that of the dtype to run in, not that of the files.
+#[test]
+fn the_size_is_known_before_anything_is_read() {
+    let path = fixture_path("opt-norm-before");
+    let read = |file: &str| std::fs::read(path.join(file)).unwrap();
+    let config = ModelConfig::from_json(&read("config.json")).unwrap();
+    let bytes_in = |dtype| {
+        let file = (
+            "model.safetensors".to_owned(),
+            Arc::new(read("model.safetensors")) as FileBuffer,
+        );
+        let weights = WeightFiles::new(vec![file]).unwrap();
+        let model = CheckedModel::new(&config, weights, &Device::Cpu, dtype).unwrap();
+        model.weight_bytes()
+    };
+    assert_eq!(bytes_in(DType::F32), 2 * bytes_in(DType::BF16));
+}
