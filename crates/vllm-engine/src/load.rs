@@ -138,7 +138,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
     let default_sampling = load_default_sampling(config, &files)?;
 
     let started = Instant::now();
-    let model = model.load(&|_| ()).map_err(Error::setup)?;
+    let model = model.load(&mut |_| ()).map_err(Error::setup)?;
     tracing::info!(
         "Loading weights took {:.2} seconds",
         started.elapsed().as_secs_f64()

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// A value that [`Deferred::load`] makes and that can be used from then on.
 ///
 /// A model is first put together from these, which checks every name and shape; then all of them are
-/// loaded, on as many threads as there are, and only then does the model leave this crate.
+/// loaded, and only then does the model leave this crate.
 pub(crate) struct Deferred<T>(Arc<Cell<T>>);
 
 type Make<T> = Box<dyn FnOnce() -> Result<T> + Send>;

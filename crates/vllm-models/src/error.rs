@@ -104,9 +104,6 @@ pub enum Error {
     /// A part of the model was used, or loaded again, after reading its weights failed.
     #[error("the weights of a part of the model could not be read before")]
     NotLoaded,
-    /// The operating system does not give the threads that read weights.
-    #[error("cannot start a thread to read weights: {0}")]
-    Threads(std::io::Error),
     /// A batch that the model cannot run.
     #[error("invalid batch: {0}")]
     Batch(String),

@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vllm_tensor::{DType, Device, LayerNorm, Tensor, activation_dtype};
+use vllm_tensor::{DType, Device, LayerNorm, Tensor, WeightRows, activation_dtype};
 
 use crate::deferred::{Deferred, Load};
 use crate::weights::Weights;
@@ -42,6 +42,13 @@ impl FoundTensor {
     pub(crate) fn read(&self) -> Result<Tensor> {
         self.weights
             .tensor(&self.name, &self.shape, self.dtype, &self.device)
+    }
+
+    /// The rows of a matrix, where they lie.
+    pub(crate) fn rows(&self) -> Result<Box<dyn WeightRows + '_>> {
+        let columns = self.shape.iter().skip(1).product();
+        let num_rows = self.shape.first().copied().unwrap_or(1);
+        self.weights.rows(&self.name, num_rows, columns, self.dtype)
     }
 
     /// Bytes that it will take.
@@ -148,20 +155,25 @@ impl WeightLoader {
             .map(|(prefix, out_features)| self.vector(&format!("{prefix}.bias"), *out_features));
         let biases = biases.collect::<Result<Vec<_>>>()?;
         let num_bytes = weights.iter().map(FoundTensor::num_bytes).sum();
+        let (dtype, device) = (self.dtype, self.device.clone());
         Ok(self.defer(num_bytes, move || {
             let bias = bias.then(|| read_and_concatenate(&biases)).transpose()?;
-            Ok(vllm_tensor::Linear::new(
-                read_and_concatenate(&weights)?,
-                bias,
-            )?)
+            let parts = weights.iter().map(FoundTensor::rows);
+            let parts = parts.collect::<Result<Vec<_>>>()?;
+            let parts: Vec<&dyn WeightRows> = parts.iter().map(|part| &**part).collect();
+            let linear = vllm_tensor::Linear::from_rows(&parts, in_features, dtype, &device, bias)?;
+            Ok(linear)
         }))
     }
 
     /// An embedding table, `[rows, width]`.
     pub(crate) fn embedding(&self, name: &str, rows: usize, width: usize) -> Result<Embedding> {
         let weight = self.matrix(name, rows, width)?;
+        let (dtype, device) = (self.dtype, self.device.clone());
         Ok(self.defer(weight.num_bytes(), move || {
-            Ok(vllm_tensor::Embedding::new(weight.read()?)?)
+            let table = weight.rows()?;
+            let table = vllm_tensor::Embedding::from_rows(&*table, width, dtype, &device)?;
+            Ok(table)
         }))
     }
 

@@ -145,7 +145,7 @@ pub fn load_model(
     device: &Device,
     dtype: DType,
 ) -> Result<Box<dyn Model>> {
-    CheckedModel::new(config, weights, device, dtype)?.load(&|_| ())
+    CheckedModel::new(config, weights, device, dtype)?.load(&mut |_| ())
 }
 
 impl CheckedModel {
@@ -170,7 +170,7 @@ impl CheckedModel {
         let loader = WeightLoader::new(weights.into(), architecture.canonical_name, device, dtype)?;
         let model = (architecture.build)(config, &loader)?;
         let loads = loader.finish(architecture.name)?;
-        Ok(Self::from_parts(model, loads, device.is_cpu()))
+        Ok(Self::from_parts(model, loads))
     }
 }
 

@@ -1,6 +1,6 @@
 use candle_core::{DType, Device, Tensor};
 
-use crate::weight::Weight;
+use crate::weight::{Weight, WeightRows};
 use crate::{Error, Result, activation_dtype};
 
 /// A table of vectors looked up by id.
@@ -20,6 +20,22 @@ impl Embedding {
         Ok(Self {
             weight: Weight::new(&weight, "embedding")?,
             activation_dtype,
+        })
+    }
+
+    /// A table from `rows`, each of `width` elements, kept in `dtype` on `device`.
+    ///
+    /// # Errors
+    /// Rows of another length, or no memory.
+    pub fn from_rows(
+        rows: &dyn WeightRows,
+        width: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: Weight::from_rows(&[rows], width, dtype, device, "embedding")?,
+            activation_dtype: activation_dtype(device, dtype),
         })
     }
 

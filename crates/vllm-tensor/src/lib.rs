@@ -48,7 +48,7 @@ mod weight;
 
 pub use activation::{Activation, softmax_last_dim};
 pub use attention::{AttentionOptions, paged_attention, write_kv};
-pub use candle_core::{DType, Device, Error as CandleError, Tensor, WithDType};
+pub use candle_core::{DType, Device, Error as CandleError, Tensor};
 pub use cpu::{Isa, num_threads, set_num_threads};
 pub use device::{device_name, free_device_memory, select_device};
 pub use dtype::{activation_dtype, dtype_name, parse_dtype, resolve_dtype};
@@ -59,3 +59,4 @@ pub use linear::Linear;
 pub use metadata::{AttentionMetadata, BatchSequence};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{Rotary, RotaryAngles};
+pub use weight::WeightRows;

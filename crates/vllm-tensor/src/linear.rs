@@ -1,6 +1,6 @@
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
-use crate::weight::Weight;
+use crate::weight::{Weight, WeightRows};
 use crate::{Embedding, Error, Result, cpu};
 
 /// `y = x · Wᵀ + b`, whatever form the weight is stored in.
@@ -22,6 +22,25 @@ impl Linear {
     /// Shapes that do not fit, a dtype that is none of the three, or no memory.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         Self::from_weight(Weight::new(&weight, "linear")?, bias)
+    }
+
+    /// A layer from the rows of all `parts`, one below the other, each of `in_features` elements, and
+    /// `bias`, `[out]`.
+    ///
+    /// The weight is kept in `dtype`, float32, float16 or bfloat16, on `device`. On the CPU the rows
+    /// are read once and copied nowhere else.
+    ///
+    /// # Errors
+    /// Rows of another length, a bias of another shape, or no memory.
+    pub fn from_rows(
+        parts: &[&dyn WeightRows],
+        in_features: usize,
+        dtype: DType,
+        device: &Device,
+        bias: Option<Tensor>,
+    ) -> Result<Self> {
+        let weight = Weight::from_rows(parts, in_features, dtype, device, "linear")?;
+        Self::from_weight(weight, bias)
     }
 
     /// An output layer without a bias that shares the table of `embedding`, `[rows, width]`: it takes

@@ -2,7 +2,7 @@
 //! side.
 
 use serde::Deserialize;
-use vllm_tensor::Tensor;
+use vllm_tensor::{DType, WeightRows};
 
 use crate::loader::{Linear, WeightLoader};
 use crate::parts::{
@@ -117,29 +117,51 @@ fn load_qkv(
     weights: &WeightLoader,
 ) -> Result<Linear> {
     let hidden_size = config.hidden_size;
-    let by_head = (config.num_heads, 3, config.head_dim);
+    let (num_heads, head_dim) = (config.num_heads, config.head_dim);
     let weight = weights.matrix(&format!("{prefix}.weight"), 3 * hidden_size, hidden_size)?;
     let bias = neox
         .attention_bias
         .then(|| weights.vector(&format!("{prefix}.bias"), 3 * hidden_size))
         .transpose()?;
+    let (dtype, device) = (weights.dtype(), weights.device().clone());
     Ok(weights.defer(weight.num_bytes(), move || {
         let bias = match bias {
-            Some(bias) => Some(by_kind(&bias.read()?, by_head, 1)?.flatten_all()?),
+            Some(bias) => {
+                let bias = bias.read()?.reshape((num_heads, 3, head_dim))?;
+                Some(bias.transpose(0, 1)?.flatten_all()?)
+            }
             None => None,
         };
-        let weight = by_kind(&weight.read()?, by_head, hidden_size)?;
-        Ok(vllm_tensor::Linear::new(weight, bias)?)
+        let by_head = weight.rows()?;
+        let rows = ByKind {
+            by_head: &*by_head,
+            num_heads,
+            head_dim,
+        };
+        let linear = vllm_tensor::Linear::from_rows(&[&rows], hidden_size, dtype, &device, bias)?;
+        Ok(linear)
     }))
 }
 
-/// Rows of `[heads, 3, head_dim]` in the order `[3, heads, head_dim]`, each of `width` elements.
-fn by_kind(
-    by_head: &Tensor,
-    (num_heads, kinds, head_dim): (usize, usize, usize),
-    width: usize,
-) -> Result<Tensor> {
-    let by_head = by_head.reshape((num_heads, kinds, head_dim, width))?;
-    let by_kind = by_head.transpose(0, 1)?.contiguous()?;
-    Ok(by_kind.reshape((kinds * num_heads * head_dim, width))?)
+/// Rows of `[heads, 3, head_dim]` in the order `[3, heads, head_dim]`.
+struct ByKind<'a> {
+    by_head: &'a dyn WeightRows,
+    num_heads: usize,
+    head_dim: usize,
+}
+
+impl WeightRows for ByKind<'_> {
+    fn dtype(&self) -> DType {
+        self.by_head.dtype()
+    }
+
+    fn num_rows(&self) -> usize {
+        self.by_head.num_rows()
+    }
+
+    fn row(&self, index: usize) -> &[u8] {
+        let (head, offset) = (index / self.head_dim, index % self.head_dim);
+        let (kind, head) = (head / self.num_heads, head % self.num_heads);
+        self.by_head.row((head * 3 + kind) * self.head_dim + offset)
+    }
 }

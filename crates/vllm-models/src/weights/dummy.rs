@@ -1,6 +1,7 @@
 //! Made-up weights, for measuring speed without a checkpoint.
 
-use vllm_tensor::{DType, Device, Tensor, WithDType};
+use half::{bf16, f16};
+use vllm_tensor::{DType, Device, Tensor, WeightRows};
 
 use crate::Result;
 
@@ -15,33 +16,66 @@ const SEED: u64 = 1234;
 /// the rows of any usual matrix. Drawing all of them would take longer than writing them.
 const PERIOD: usize = 65_521;
 
-/// The tensor called `name`: the same on every run, whatever else is loaded.
-pub(super) fn tensor(name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
-    let len = shape.iter().product();
-    let mut random = Random::new(name);
-    let pattern: Vec<f32> = (0..PERIOD.min(len)).map(|_| random.next()).collect();
-    let tensor = match dtype {
-        DType::F16 => repeated(&pattern, len, half::f16::from_f32, shape)?,
-        DType::BF16 => repeated(&pattern, len, half::bf16::from_f32, shape)?,
-        _ => repeated(&pattern, len, |number| number, shape)?.to_dtype(dtype)?,
-    };
-    Ok(tensor.to_device(device)?)
+/// Rows that no file holds: the same on every run, whatever else is loaded.
+pub(super) struct DummyRows {
+    /// A period and another row, so that each row is a piece of it.
+    pattern: Vec<u8>,
+    dtype: DType,
+    num_rows: usize,
+    columns: usize,
 }
 
-/// `pattern` over and over, as often as it takes to fill `len` elements.
-fn repeated<T: WithDType>(
-    pattern: &[f32],
-    len: usize,
-    convert: impl Fn(f32) -> T,
-    shape: &[usize],
-) -> Result<Tensor> {
-    let pattern: Vec<T> = pattern.iter().map(|number| convert(*number)).collect();
-    let mut elements = Vec::with_capacity(len);
-    while elements.len() < len {
-        let rest = pattern.len().min(len - elements.len());
-        elements.extend_from_slice(&pattern[..rest]);
+impl DummyRows {
+    /// The matrix called `name`, in float32, float16 or bfloat16.
+    pub(super) fn new(name: &str, num_rows: usize, columns: usize, dtype: DType) -> Self {
+        let mut random = Random::new(name);
+        let drawn: Vec<f32> = (0..PERIOD).map(|_| random.next()).collect();
+        let len = (PERIOD + columns).min(num_rows.saturating_mul(columns));
+        let numbers = drawn.iter().cycle().take(len);
+        let pattern = match dtype {
+            DType::F16 => numbers
+                .flat_map(|number| f16::from_f32(*number).to_le_bytes())
+                .collect(),
+            DType::BF16 => numbers
+                .flat_map(|number| bf16::from_f32(*number).to_le_bytes())
+                .collect(),
+            _ => numbers.flat_map(|number| number.to_le_bytes()).collect(),
+        };
+        Self {
+            pattern,
+            dtype,
+            num_rows,
+            columns,
+        }
     }
-    Ok(Tensor::from_vec(elements, shape, &Device::Cpu)?)
+
+    /// All rows as a tensor of this shape.
+    pub(super) fn tensor(&self, shape: &[usize]) -> Result<Tensor> {
+        let rows = (0..self.num_rows).map(|index| self.row(index));
+        let bytes = rows.collect::<Vec<_>>().concat();
+        Ok(Tensor::from_raw_buffer(
+            &bytes,
+            self.dtype,
+            shape,
+            &Device::Cpu,
+        )?)
+    }
+}
+
+impl WeightRows for DummyRows {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn num_rows(&self) -> usize {
+        self.num_rows
+    }
+
+    fn row(&self, index: usize) -> &[u8] {
+        let element_size = self.dtype.size_in_bytes();
+        let start = index * self.columns % PERIOD * element_size;
+        &self.pattern[start..start + self.columns * element_size]
+    }
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014), begun at the hash of a name (FNV-1a).
@@ -71,8 +105,9 @@ impl Random {
 mod tests {
     use super::*;
 
-    fn values(name: &str, len: usize, dtype: DType) -> Vec<f32> {
-        let tensor = tensor(name, &[len], dtype, &Device::Cpu).unwrap();
+    fn values(name: &str, (num_rows, columns): (usize, usize), dtype: DType) -> Vec<f32> {
+        let rows = DummyRows::new(name, num_rows, columns, dtype);
+        let tensor = rows.tensor(&[num_rows * columns]).unwrap();
         assert_eq!(tensor.dtype(), dtype);
         tensor.to_dtype(DType::F32).unwrap().to_vec1().unwrap()
     }
@@ -80,12 +115,15 @@ mod tests {
     #[test]
     fn the_same_name_gives_the_same_small_numbers() {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
-            let first = values("a.weight", 200_000, dtype);
-            assert_eq!(first, values("a.weight", 200_000, dtype));
+            let first = values("a.weight", (200, 1000), dtype);
+            assert_eq!(first.len(), 200_000);
+            assert_eq!(first, values("a.weight", (200, 1000), dtype));
             assert!(first.iter().all(|value| value.abs() <= 1.01 * LIMIT));
             let mean = first.iter().sum::<f32>() / first.len() as f32;
             assert!(mean.abs() < 1e-5, "{mean}");
-            assert_ne!(first[..100], values("b.weight", 100, dtype));
+            assert_ne!(first[..100], values("b.weight", (1, 100), dtype));
+            assert_ne!(first[..1000], first[1000..2000]);
         }
+        assert_eq!(values("wide", (2, 70_000), DType::F32).len(), 140_000);
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use vllm_tensor::{DType, Device, Tensor};
+use vllm_tensor::{DType, Device, Tensor, WeightRows};
 
 pub use format::LoadFormat;
 
@@ -45,8 +45,34 @@ impl Weights {
     ) -> Result<Tensor> {
         match self {
             Self::Files(files) => files.tensor(name, shape, dtype, device),
-            Self::Dummy => dummy::tensor(name, shape, dtype, device),
+            Self::Dummy => {
+                let rows = dummy::DummyRows::new(name, 1, shape.iter().product(), dtype);
+                Ok(rows.tensor(shape)?.to_device(device)?)
+            }
         }
+    }
+
+    /// The rows of the matrix `name`, `[num_rows, columns]`, checked by [`WeightFiles::check`]; made-up
+    /// ones are in `dtype`.
+    pub(crate) fn rows(
+        &self,
+        name: &str,
+        num_rows: usize,
+        columns: usize,
+        dtype: DType,
+    ) -> Result<Box<dyn WeightRows + '_>> {
+        Ok(match self {
+            Self::Files(files) => {
+                let (dtype, bytes) = files.find(name, &[num_rows, columns])?;
+                Box::new(FileRows {
+                    bytes,
+                    dtype,
+                    num_rows,
+                    row_len: columns * dtype.size_in_bytes(),
+                })
+            }
+            Self::Dummy => Box::new(dummy::DummyRows::new(name, num_rows, columns, dtype)),
+        })
     }
 
     pub(crate) fn files(&self) -> Option<&WeightFiles> {
@@ -54,6 +80,29 @@ impl Weights {
             Self::Files(files) => Some(files),
             Self::Dummy => None,
         }
+    }
+}
+
+/// The rows of a matrix in a file.
+struct FileRows<'a> {
+    bytes: &'a [u8],
+    dtype: DType,
+    num_rows: usize,
+    /// In bytes.
+    row_len: usize,
+}
+
+impl WeightRows for FileRows<'_> {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn num_rows(&self) -> usize {
+        self.num_rows
+    }
+
+    fn row(&self, index: usize) -> &[u8] {
+        &self.bytes[index * self.row_len..][..self.row_len]
     }
 }
 

@@ -6,6 +6,9 @@
 //! and many, and a row of the original is still found in it, so a table can be both an embedding and
 //! an output layer.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 
@@ -13,6 +16,7 @@ use super::aligned::AlignedBytes;
 use super::pool;
 use super::simd::Stored;
 use super::storage::{stored_slice, with_stored};
+use crate::weight::WeightRows;
 use crate::{Error, Result};
 
 /// Outputs of a panel.
@@ -31,7 +35,7 @@ pub(crate) struct Panels {
 }
 
 /// An element that panels are made of.
-pub(super) trait PanelElement: Stored {
+pub(super) trait PanelElement: Stored + bytemuck::Pod {
     const DTYPE: DType;
     /// Inputs that lie side by side for each output.
     const GROUP: usize;
@@ -91,14 +95,49 @@ impl Panels {
     /// Copies `rows`, each `in_features` long and of this matrix' dtype, to the outputs from `first`
     /// on.
     pub(super) fn fill<E: PanelElement>(&mut self, first: usize, rows: &[E]) -> Result<()> {
-        assert_eq!(E::DTYPE, self.dtype);
         let in_features = self.in_features;
-        let end = first + rows.len() / in_features;
+        self.fill_panels::<E>(first, rows.len() / in_features, |panel, output, own| {
+            let rows = &rows[own.start * in_features..own.end * in_features];
+            fill_panel(panel, output, rows.chunks_exact(in_features));
+        })
+    }
+
+    /// Copies `rows`, each of `in_features` elements of any dtype, to the outputs from `first` on.
+    pub(crate) fn fill_rows(&mut self, first: usize, rows: &dyn WeightRows) -> Result<()> {
+        match self.dtype {
+            DType::F16 => self.fill_stored_rows::<f16>(first, rows),
+            DType::BF16 => self.fill_stored_rows::<bf16>(first, rows),
+            _ => self.fill_stored_rows::<f32>(first, rows),
+        }
+    }
+
+    fn fill_stored_rows<E: PanelElement>(
+        &mut self,
+        first: usize,
+        rows: &dyn WeightRows,
+    ) -> Result<()> {
+        self.fill_panels::<E>(first, rows.num_rows(), |panel, output, own| {
+            let own = own.map(|index| elements::<E>(rows.row(index), rows.dtype()));
+            let own: Vec<Cow<'_, [E]>> = own.collect();
+            fill_panel(panel, output, own.iter().map(|row| &**row));
+        })
+    }
+
+    /// Has `write` fill each panel that outputs `first` to `first + num_rows` are in: it is given the
+    /// panel, the first output within it, and the range of rows that belong there.
+    fn fill_panels<E: PanelElement>(
+        &mut self,
+        first: usize,
+        num_rows: usize,
+        write: impl Fn(&mut [E], usize, Range<usize>) + Sync,
+    ) -> Result<()> {
+        assert_eq!(E::DTYPE, self.dtype);
+        let end = first + num_rows;
         assert!(end <= self.out_features);
         let panel_len = self.panel_len();
         let panels = first / PANEL..end.div_ceil(PANEL);
         let all = Elements(self.bytes.as_mut_ptr().cast::<E>());
-        let work = rows.len();
+        let work = num_rows * self.in_features;
         pool::for_each(panels.len(), work, |task| {
             let panel = panels.start + task;
             // SAFETY: the panel lies within the bytes, and no other task writes to it.
@@ -107,9 +146,8 @@ impl Panels {
                 std::slice::from_raw_parts_mut(start, panel_len)
             };
             let outputs = first.max(panel * PANEL)..end.min((panel + 1) * PANEL);
-            let rows = &rows[(outputs.start - first) * in_features..];
-            let rows = rows.chunks_exact(in_features).take(outputs.len());
-            fill_panel(panel_elements, outputs.start % PANEL, rows);
+            let rows = outputs.start - first..outputs.end - first;
+            write(panel_elements, outputs.start % PANEL, rows);
         })
     }
 
@@ -177,6 +215,33 @@ fn padded_inputs(dtype: DType, in_features: usize) -> usize {
         DType::BF16 => in_features.next_multiple_of(BF16_PADDING),
         _ => in_features,
     }
+}
+
+/// Little-endian elements of `dtype` as `E`: the bytes themselves where they are that already.
+fn elements<E: PanelElement>(bytes: &[u8], dtype: DType) -> Cow<'_, [E]> {
+    if dtype == E::DTYPE
+        && cfg!(target_endian = "little")
+        && let Ok(elements) = bytemuck::try_cast_slice(bytes)
+    {
+        return Cow::Borrowed(elements);
+    }
+    Cow::Owned(match dtype {
+        DType::F16 => convert(bytes, |element| f16::from_le_bytes(element).to_f32()),
+        DType::BF16 => convert(bytes, |element| bf16::from_le_bytes(element).to_f32()),
+        DType::F64 => convert(bytes, |element| f64::from_le_bytes(element) as f32),
+        _ => convert(bytes, f32::from_le_bytes),
+    })
+}
+
+fn convert<E: PanelElement, const SIZE: usize>(
+    bytes: &[u8],
+    read: impl Fn([u8; SIZE]) -> f32,
+) -> Vec<E> {
+    let (elements, _) = bytes.as_chunks::<SIZE>();
+    elements
+        .iter()
+        .map(|element| E::from_f32(read(*element)))
+        .collect()
 }
 
 /// Where all tasks write, each to a panel of its own.
