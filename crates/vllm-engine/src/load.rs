@@ -103,9 +103,10 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
     // Some rotary scalings depend on how long this run's sequences may be.
     model_config.max_model_len = max_model_len;
     let model = CheckedModel::new(&model_config, weights, &device, dtype).map_err(Error::setup)?;
+    let kv_cache_spec = model_config.kv_cache_spec(dtype);
     let plan = MemoryPlan::new(
         config,
-        &model_config.kv_cache_spec(dtype),
+        kv_cache_spec.bytes_per_block(config.block_size, &device) as u64,
         model.weight_bytes(),
         max_model_len,
         vllm_tensor::free_device_memory(&device).unwrap_or_else(available_memory_bytes),

@@ -1,7 +1,5 @@
 //! The memory plan: how many KV-cache blocks there will be, decided before anything is allocated.
 
-use vllm_tensor::KvCacheSpec;
-
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 
@@ -24,20 +22,19 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Plans the KV cache: the configured bytes, or what full batches of the longest requests
+    /// Plans the KV cache of blocks of `block_bytes`: the configured bytes, or what full batches of the longest requests
     /// could ever use, as far as the available memory allows.
     ///
     /// # Errors
     /// Not even one request of `max_model_len` tokens fits.
     pub fn new(
         config: &EngineConfig,
-        spec: &KvCacheSpec,
+        block_bytes: u64,
         weight_bytes: u64,
         max_model_len: usize,
         available_bytes: u64,
     ) -> Result<Self> {
         let block_size = config.block_size;
-        let block_bytes = spec.bytes_per_block(block_size) as u64;
         let blocks_per_request = max_model_len.div_ceil(block_size);
         // Block 0 is reserved, so one more than the requests need.
         let useful_blocks = config
@@ -160,19 +157,12 @@ fn cgroup_available() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn spec() -> KvCacheSpec {
-        KvCacheSpec {
-            num_layers: 4,
-            num_kv_heads: 6,
-            head_dim: 32,
-            dtype: vllm_tensor::DType::F32,
-        }
-    }
+    const BLOCK_BYTES: u64 = 98_304;
 
     #[test]
     fn plans_no_more_than_full_batches_can_use() {
         let config = EngineConfig::new("demo");
-        let plan = MemoryPlan::new(&config, &spec(), 0, 1024, 1 << 40).unwrap();
+        let plan = MemoryPlan::new(&config, BLOCK_BYTES, 0, 1024, 1 << 40).unwrap();
         assert_eq!(plan.num_blocks, 256 * 64 + 1);
         assert_eq!(plan.max_concurrency(), 256.0);
     }
@@ -180,16 +170,16 @@ mod tests {
     #[test]
     fn configured_bytes_win() {
         let mut config = EngineConfig::new("demo");
-        config.kv_cache_memory_bytes = Some(200 * spec().bytes_per_block(16) as u64 + 5);
-        let plan = MemoryPlan::new(&config, &spec(), 0, 1024, 0).unwrap();
+        config.kv_cache_memory_bytes = Some(200 * BLOCK_BYTES + 5);
+        let plan = MemoryPlan::new(&config, BLOCK_BYTES, 0, 1024, 0).unwrap();
         assert_eq!(plan.num_blocks, 200);
     }
 
     #[test]
     fn refuses_a_cache_too_small_for_one_request_with_the_arithmetic() {
         let mut config = EngineConfig::new("demo");
-        config.kv_cache_memory_bytes = Some(33 * spec().bytes_per_block(16) as u64);
-        let error = MemoryPlan::new(&config, &spec(), 0, 1024, 0)
+        config.kv_cache_memory_bytes = Some(33 * BLOCK_BYTES);
+        let error = MemoryPlan::new(&config, BLOCK_BYTES, 0, 1024, 0)
             .unwrap_err()
             .to_string();
         assert!(error.contains("max seq len (1024)"), "{error}");

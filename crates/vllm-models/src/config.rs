@@ -159,7 +159,7 @@ impl ModelConfig {
             num_layers: self.num_layers,
             num_kv_heads: self.num_kv_heads,
             head_dim: self.head_dim,
-            dtype,
+            dtype: dtype.into(),
         }
     }
 
@@ -502,7 +502,7 @@ mod tests {
             num_layers: 2,
             num_kv_heads: 2,
             head_dim: 32,
-            dtype: DType::BF16,
+            dtype: vllm_tensor::KvCacheDType::BF16,
         };
         assert_eq!(config.kv_cache_spec(DType::BF16), expected);
     }

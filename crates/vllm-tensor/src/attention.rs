@@ -1,7 +1,10 @@
 use candle_core::{DType, Tensor};
 
+use crate::kv_cache::Store;
 use crate::metadata::DeviceSequence;
-use crate::{AttentionMetadata, Error, LayerKvCache, Result, cpu, softmax_last_dim};
+use crate::{
+    AttentionMetadata, Error, LayerKvCache, Result, RmsNorm, RotaryAngles, cpu, softmax_last_dim,
+};
 
 /// How scores are made of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +29,18 @@ impl AttentionOptions {
     }
 }
 
+/// What a projection makes of the tokens of a batch, each `[tokens, heads, head_dim]`; views with
+/// gaps between tokens and heads are read as they are.
+#[derive(Clone, Copy, Debug)]
+pub struct QueryKeyValue<'a> {
+    /// Queries.
+    pub queries: &'a Tensor,
+    /// Keys.
+    pub keys: &'a Tensor,
+    /// Values.
+    pub values: &'a Tensor,
+}
+
 /// Stores the batch's `keys` and `values`, each `[tokens, num_kv_heads, head_dim]`, in their slots.
 ///
 /// # Errors
@@ -36,7 +51,88 @@ pub fn write_kv(
     values: &Tensor,
     metadata: &AttentionMetadata,
 ) -> Result<()> {
-    let (num_blocks, block_size, num_kv_heads, head_dim) = layer.keys.dims4()?;
+    check_kv(layer, keys, values, metadata)?;
+    match &mut layer.store {
+        Store::Cpu(store) => {
+            let (keys, values) = (cpu::heads(keys)?, cpu::heads(values)?);
+            cpu::write(store, &keys, &values, metadata)
+        }
+        Store::Device {
+            keys: key_store,
+            values: value_store,
+        } => {
+            write_slots_plain(key_store, keys, metadata)?;
+            write_slots_plain(value_store, values, metadata)
+        }
+    }
+}
+
+/// Normalizes each head of queries and of keys by `norms`, rotates them by `angles`, stores keys and
+/// values in their slots, and returns the queries, `[tokens, num_heads, head_dim]`: one pass over what
+/// a projection made, where models would otherwise make several copies.
+///
+/// # Errors
+/// Shapes that do not fit the cache, the batch, the norms or the angles.
+pub fn rotate_and_write_kv(
+    layer: &mut LayerKvCache,
+    new: QueryKeyValue<'_>,
+    norms: Option<(&RmsNorm, &RmsNorm)>,
+    angles: Option<&RotaryAngles>,
+    metadata: &AttentionMetadata,
+) -> Result<Tensor> {
+    check_kv(layer, new.keys, new.values, metadata)?;
+    check_queries(layer, new.queries, metadata)?;
+    if let Some(angles) = angles {
+        angles.check(new.queries)?;
+    }
+    let head_dim = layer.dims()[3];
+    let norm_sizes = norms.map(|(queries, keys)| [queries.size(), keys.size()]);
+    if let Some(size) = norm_sizes.into_iter().flatten().find(|size| *size != head_dim) {
+        return Err(Error::Shape {
+            operation: "norm of queries and keys",
+            expected: format!("weights [{head_dim}]"),
+            actual: size.into(),
+        });
+    }
+    let tensors = [new.queries, new.keys, new.values];
+    if let (Store::Cpu(store), true) = (&mut layer.store, tensors.into_iter().all(cpu::takes)) {
+        let [queries, keys, values] = tensors.map(cpu::heads);
+        let tensors = [&queries?, &keys?, &values?];
+        let angles = angles.map(RotaryAngles::cosines_and_sines);
+        return cpu::rotate_and_write(store, tensors, norms, angles, metadata);
+    }
+    rotate_and_write_plain(layer, new, norms, angles, metadata)
+}
+
+fn rotate_and_write_plain(
+    layer: &mut LayerKvCache,
+    new: QueryKeyValue<'_>,
+    norms: Option<(&RmsNorm, &RmsNorm)>,
+    angles: Option<&RotaryAngles>,
+    metadata: &AttentionMetadata,
+) -> Result<Tensor> {
+    let (mut queries, mut keys) = (new.queries.contiguous()?, new.keys.contiguous()?);
+    if let Some((query_norm, key_norm)) = norms {
+        let head_dim = keys.dim(2)?;
+        let normal = |norm: &RmsNorm, x: &Tensor| -> Result<Tensor> {
+            Ok(norm.forward(&x.reshape(((), head_dim))?)?.reshape(x.shape())?)
+        };
+        (queries, keys) = (normal(query_norm, &queries)?, normal(key_norm, &keys)?);
+    }
+    if let Some(angles) = angles {
+        (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
+    }
+    write_kv(layer, &keys, new.values, metadata)?;
+    Ok(queries)
+}
+
+fn check_kv(
+    layer: &LayerKvCache,
+    keys: &Tensor,
+    values: &Tensor,
+    metadata: &AttentionMetadata,
+) -> Result<()> {
+    let [num_blocks, block_size, num_kv_heads, head_dim] = layer.dims();
     metadata.check_cache(num_blocks, block_size)?;
     for tensor in [keys, values] {
         if tensor.dims() != [metadata.num_tokens(), num_kv_heads, head_dim] {
@@ -47,14 +143,34 @@ pub fn write_kv(
             });
         }
     }
-    for (store, new) in [(&layer.keys, keys), (&layer.values, values)] {
-        if cpu::takes(new) {
-            cpu::write_slots(store, &new.contiguous()?, metadata.slot_mapping())?;
-        } else {
-            write_slots_plain(store, new, metadata)?;
-        }
-    }
     Ok(())
+}
+
+fn check_queries(
+    layer: &LayerKvCache,
+    queries: &Tensor,
+    metadata: &AttentionMetadata,
+) -> Result<()> {
+    let [num_blocks, block_size, num_kv_heads, head_dim] = layer.dims();
+    metadata.check_cache(num_blocks, block_size)?;
+    match *queries.dims() {
+        [tokens, num_heads, width]
+            if tokens == metadata.num_tokens()
+                && width == head_dim
+                && num_heads > 0
+                && num_heads % num_kv_heads == 0 =>
+        {
+            Ok(())
+        }
+        _ => Err(Error::Shape {
+            operation: "paged attention",
+            expected: format!(
+                "queries [{}, a multiple of {num_kv_heads}, {head_dim}]",
+                metadata.num_tokens()
+            ),
+            actual: queries.shape().clone(),
+        }),
+    }
 }
 
 /// Causal attention of the batch's `queries`, `[tokens, num_heads, head_dim]`, over the cached keys
@@ -71,29 +187,12 @@ pub fn paged_attention(
     metadata: &AttentionMetadata,
     options: &AttentionOptions,
 ) -> Result<Tensor> {
-    let (num_blocks, block_size, num_kv_heads, head_dim) = layer.keys.dims4()?;
-    metadata.check_cache(num_blocks, block_size)?;
-    match *queries.dims() {
-        [tokens, num_heads, width]
-            if tokens == metadata.num_tokens()
-                && width == head_dim
-                && num_heads > 0
-                && num_heads % num_kv_heads == 0 => {}
-        _ => {
-            return Err(Error::Shape {
-                operation: "paged attention",
-                expected: format!(
-                    "queries [{}, a multiple of {num_kv_heads}, {head_dim}]",
-                    metadata.num_tokens()
-                ),
-                actual: queries.shape().clone(),
-            });
+    check_queries(layer, queries, metadata)?;
+    match &layer.store {
+        Store::Cpu(store) if cpu::takes(queries) => {
+            cpu::paged_attention(&queries.contiguous()?, store, metadata, options)
         }
-    }
-    if cpu::takes(queries) {
-        cpu::paged_attention(&queries.contiguous()?, layer, metadata, options)
-    } else {
-        paged_attention_plain(queries, layer, metadata, options)
+        _ => paged_attention_plain(queries, layer, metadata, options),
     }
 }
 
@@ -123,26 +222,27 @@ pub(crate) fn paged_attention_plain(
     options: &AttentionOptions,
 ) -> Result<Tensor> {
     let uploaded = metadata.on_device()?;
+    let (keys, values) = (layer.keys()?, layer.values()?);
     let outputs = metadata
         .sequences
         .iter()
         .zip(&uploaded.sequences)
         .map(|(layout, positions)| {
             let own_queries = queries.narrow(0, layout.query_start, layout.query_len)?;
-            attend_sequence_plain(&own_queries, layer, positions, options)
+            attend_sequence_plain(&own_queries, (&keys, &values), positions, options)
         });
     Ok(Tensor::cat(&outputs.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
 fn attend_sequence_plain(
     queries: &Tensor,
-    layer: &LayerKvCache,
+    (keys, values): (&Tensor, &Tensor),
     sequence: &DeviceSequence,
     options: &AttentionOptions,
 ) -> Result<Tensor> {
     let (num_queries, num_heads, head_dim) = queries.dims3()?;
     let num_keys = sequence.key_slots.elem_count();
-    let num_kv_heads = layer.keys.dim(2)?;
+    let num_kv_heads = keys.dim(2)?;
     let group = num_heads / num_kv_heads;
     // Query heads of one group become further rows of their key head: [kv_heads, group·queries, ·].
     let rows = queries.transpose(0, 1)?.contiguous()?.reshape((
@@ -158,7 +258,7 @@ fn attend_sequence_plain(
             .contiguous()?
             .to_dtype(queries.dtype())?)
     };
-    let scores = rows.matmul(&gather(&layer.keys)?.transpose(1, 2)?)?;
+    let scores = rows.matmul(&gather(keys)?.transpose(1, 2)?)?;
     let mut scores = (scores.to_dtype(DType::F32)? * f64::from(options.scale))?;
     if let Some(cap) = options.soft_cap.map(f64::from) {
         scores = ((scores / cap)?.tanh()? * cap)?;
@@ -177,7 +277,7 @@ fn attend_sequence_plain(
     let weights = softmax_last_dim(&scores)?
         .to_dtype(queries.dtype())?
         .reshape((num_kv_heads, group * num_queries, num_keys))?;
-    let output = weights.matmul(&gather(&layer.values)?)?;
+    let output = weights.matmul(&gather(values)?)?;
     Ok(output
         .reshape((num_heads, num_queries, head_dim))?
         .transpose(0, 1)?
@@ -185,242 +285,4 @@ fn attend_sequence_plain(
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::Device;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::test_support::{assert_close, random_tensor};
-    use crate::{BatchSequence, KvCache, KvCacheSpec};
-
-    const NUM_BLOCKS: usize = 40;
-
-    /// A cache whose first layer holds noise everywhere, and the batch laid out over it.
-    fn noisy_cache(
-        sequences: &[BatchSequence<'_>],
-        block_size: usize,
-        num_kv_heads: usize,
-        head_dim: usize,
-        dtype: DType,
-    ) -> (KvCache, AttentionMetadata) {
-        let spec = KvCacheSpec {
-            num_layers: 1,
-            num_kv_heads,
-            head_dim,
-            dtype,
-        };
-        let mut cache = KvCache::new(spec, NUM_BLOCKS, block_size, &Device::Cpu).unwrap();
-        let shape = [NUM_BLOCKS, block_size, num_kv_heads, head_dim];
-        let layer = cache.layer_mut(0).unwrap();
-        layer.keys = (random_tensor(10, &shape) * 2.0)
-            .unwrap()
-            .to_dtype(dtype)
-            .unwrap();
-        layer.values = random_tensor(11, &shape).to_dtype(dtype).unwrap();
-        let metadata = AttentionMetadata::new(sequences, &cache, &Device::Cpu).unwrap();
-        (cache, metadata)
-    }
-
-    const MIXED_BATCH: [BatchSequence<'static>; 4] = [
-        BatchSequence {
-            query_start: 0,
-            query_len: 1,
-            context_len: 0,
-            block_table: &[7],
-        },
-        BatchSequence {
-            query_start: 1,
-            query_len: 19,
-            context_len: 0,
-            block_table: &[3, 9, 1, 4, 12, 30, 31, 32],
-        },
-        BatchSequence {
-            query_start: 20,
-            query_len: 6,
-            context_len: 13,
-            block_table: &[2, 8, 0, 11, 13, 33, 34, 35],
-        },
-        BatchSequence {
-            query_start: 26,
-            query_len: 1,
-            context_len: 27,
-            block_table: &[39, 38, 37, 36, 20, 21, 22, 23, 24, 25],
-        },
-    ];
-
-    #[test]
-    fn the_fast_body_matches_the_plain_one() {
-        for (block_size, num_heads, num_kv_heads, head_dim, dtype) in [
-            (16, 4, 4, 8, DType::F32),
-            (16, 6, 2, 64, DType::F32),
-            (8, 4, 1, 80, DType::F16),
-            (3, 2, 2, 20, DType::BF16),
-        ] {
-            let (mut cache, metadata) =
-                noisy_cache(&MIXED_BATCH, block_size, num_kv_heads, head_dim, dtype);
-            let layer = cache.layer_mut(0).unwrap();
-            let queries = random_tensor(12, &[metadata.num_tokens(), num_heads, head_dim]);
-            for (sliding_window, soft_cap) in [(None, None), (Some(5), None), (None, Some(2.0))] {
-                let options = AttentionOptions {
-                    sliding_window,
-                    soft_cap,
-                    ..AttentionOptions::causal(head_dim)
-                };
-                let plain = paged_attention_plain(&queries, layer, &metadata, &options).unwrap();
-                let fast = paged_attention(&queries, layer, &metadata, &options).unwrap();
-                assert_close(
-                    &fast,
-                    &plain,
-                    1e-5,
-                    &format!("{options:?} {dtype:?} {head_dim}"),
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_window_of_one_sees_only_itself() {
-        let (mut cache, metadata) = noisy_cache(&MIXED_BATCH, 16, 1, 4, DType::F32);
-        let layer = cache.layer_mut(0).unwrap();
-        let values = random_tensor(13, &[metadata.num_tokens(), 1, 4]);
-        write_kv(layer, &random_tensor(14, &[27, 1, 4]), &values, &metadata).unwrap();
-        let options = AttentionOptions {
-            sliding_window: Some(1),
-            ..AttentionOptions::causal(4)
-        };
-        let queries = random_tensor(15, &[27, 1, 4]);
-        let output = paged_attention(&queries, layer, &metadata, &options).unwrap();
-        assert_close(&output, &values, 1e-6, "own values");
-    }
-
-    #[test]
-    fn rows_do_not_depend_on_chunks_or_on_the_batch() {
-        let table: Vec<u32> = (5..15).collect();
-        let whole = [BatchSequence {
-            query_start: 0,
-            query_len: 37,
-            context_len: 0,
-            block_table: &table,
-        }];
-        let (mut cache, metadata) = noisy_cache(&whole, 4, 2, 24, DType::F32);
-        let layer_spec = *cache.spec();
-        let queries = random_tensor(16, &[37, 4, 24]);
-        let attend = |cache: &mut KvCache, queries: &Tensor, metadata: &AttentionMetadata| {
-            let options = AttentionOptions {
-                sliding_window: Some(20),
-                ..AttentionOptions::causal(layer_spec.head_dim)
-            };
-            let layer = cache.layer_mut(0).unwrap();
-            let output = paged_attention(queries, layer, metadata, &options).unwrap();
-            output.flatten_all().unwrap().to_vec1::<f32>().unwrap()
-        };
-        let together = attend(&mut cache, &queries, &metadata);
-        for chunk in [1, 3, 4, 7, 36] {
-            let mut pieces = Vec::new();
-            for start in (0..37).step_by(chunk) {
-                let query_len = chunk.min(37 - start);
-                let own = [BatchSequence {
-                    query_start: 0,
-                    query_len,
-                    context_len: start,
-                    block_table: &table,
-                }];
-                let metadata = AttentionMetadata::new(&own, &cache, &Device::Cpu).unwrap();
-                let own_queries = queries.narrow(0, start, query_len).unwrap();
-                pieces.extend(attend(&mut cache, &own_queries, &metadata));
-            }
-            assert_eq!(pieces, together, "chunks of {chunk}");
-        }
-    }
-
-    #[test]
-    fn writes_land_in_their_slots_and_nowhere_else() {
-        for dtype in [DType::F32, DType::F16, DType::BF16] {
-            let (mut cache, metadata) = noisy_cache(&MIXED_BATCH, 16, 3, 8, dtype);
-            let layer = cache.layer_mut(0).unwrap();
-            let plain = layer.keys.copy().unwrap();
-            let shape = [metadata.num_tokens(), 3, 8];
-            let (keys, values) = (random_tensor(17, &shape), random_tensor(18, &shape));
-            write_kv(layer, &keys, &values, &metadata).unwrap();
-            write_slots_plain(&plain, &keys, &metadata).unwrap();
-            let bytes = |tensor: &Tensor| -> Vec<f32> {
-                let wide = tensor.to_dtype(DType::F32).unwrap();
-                wide.flatten_all().unwrap().to_vec1().unwrap()
-            };
-            assert_eq!(bytes(&layer.keys), bytes(&plain), "{dtype:?}");
-            let slots = Tensor::new(metadata.slot_mapping(), &Device::Cpu).unwrap();
-            let read = layer
-                .values
-                .flatten_to(1)
-                .unwrap()
-                .index_select(&slots, 0)
-                .unwrap();
-            assert_eq!(
-                bytes(&read),
-                bytes(&values.to_dtype(dtype).unwrap()),
-                "{dtype:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn misshapen_operands_are_refused() {
-        let (mut cache, metadata) = noisy_cache(&MIXED_BATCH, 16, 2, 8, DType::F32);
-        let options = AttentionOptions::causal(8);
-        for shape in [[27, 3, 8], [26, 2, 8], [27, 2, 4]] {
-            let layer = cache.layer_mut(0).unwrap();
-            let tensor = random_tensor(19, &shape);
-            assert!(
-                paged_attention(&tensor, layer, &metadata, &options).is_err(),
-                "{shape:?}"
-            );
-            assert!(
-                write_kv(layer, &tensor, &tensor, &metadata).is_err(),
-                "{shape:?}"
-            );
-        }
-        let spec = *cache.spec();
-        let mut smaller = KvCache::new(spec, 5, 16, &Device::Cpu).unwrap();
-        let queries = random_tensor(20, &[27, 2, 8]);
-        let layer = smaller.layer_mut(0).unwrap();
-        let message = paged_attention(&queries, layer, &metadata, &options)
-            .unwrap_err()
-            .to_string();
-        assert!(message.contains("KV cache of 5 blocks"), "{message}");
-    }
-
-    proptest! {
-        #[test]
-        fn any_ragged_batch_matches_the_plain_body(
-            lengths in prop::collection::vec((1usize..12, 0usize..30), 1..5),
-            block_size in 1usize..9,
-            group in 1usize..4,
-            num_kv_heads in 1usize..3,
-            head_dim in 1usize..40,
-            window in prop::option::of(1usize..20),
-        ) {
-            let tables: Vec<Vec<u32>> = lengths
-                .iter()
-                .map(|(query_len, context_len)| {
-                    let needed = (query_len + context_len).div_ceil(block_size);
-                    (0..needed).map(|block| ((block * 7 + 3) % NUM_BLOCKS) as u32).collect()
-                })
-                .collect();
-            let mut query_start = 0;
-            let mut sequences = Vec::new();
-            for ((query_len, context_len), block_table) in lengths.iter().copied().zip(&tables) {
-                sequences.push(BatchSequence { query_start, query_len, context_len, block_table });
-                query_start += query_len;
-            }
-            let (mut cache, metadata) =
-                noisy_cache(&sequences, block_size, num_kv_heads, head_dim, DType::F32);
-            let layer = cache.layer_mut(0).unwrap();
-            let queries = random_tensor(21, &[query_start, group * num_kv_heads, head_dim]);
-            let options =
-                AttentionOptions { sliding_window: window, ..AttentionOptions::causal(head_dim) };
-            let plain = paged_attention_plain(&queries, layer, &metadata, &options).unwrap();
-            let fast = paged_attention(&queries, layer, &metadata, &options).unwrap();
-            assert_close(&fast, &plain, 1e-5, "attention");
-        }
-    }
-}
+mod tests;

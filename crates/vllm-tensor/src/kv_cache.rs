@@ -1,6 +1,7 @@
-use candle_core::{DType, Device, Tensor, WithDType};
+use candle_core::{Device, Tensor};
 
-use crate::{Error, Result};
+use crate::cpu::KvStore;
+use crate::{Error, KvCacheDType, Result};
 
 /// What a model stores of every token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,15 +12,21 @@ pub struct KvCacheSpec {
     pub num_kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// How keys and values are stored: float32, float16 or bfloat16.
-    pub dtype: DType,
+    /// How keys and values are stored.
+    pub dtype: KvCacheDType,
 }
 
 impl KvCacheSpec {
-    /// Bytes that one block of `block_size` tokens takes over all layers, keys and values together.
-    pub fn bytes_per_block(&self, block_size: usize) -> usize {
-        let elements_per_token = 2 * self.num_layers * self.num_kv_heads * self.head_dim;
-        block_size * elements_per_token * self.dtype.size_in_bytes()
+    /// Bytes that one block of `block_size` tokens takes on `device` over all layers, keys and values
+    /// together, what fills up the layout included.
+    pub fn bytes_per_block(&self, block_size: usize, device: &Device) -> usize {
+        let of_one_layer = if device.is_cpu() {
+            KvStore::bytes_per_block(self, block_size)
+        } else {
+            let elements_per_token = 2 * self.num_kv_heads * self.head_dim;
+            block_size * elements_per_token * self.dtype.size_in_bytes()
+        };
+        self.num_layers * of_one_layer
     }
 }
 
@@ -34,30 +41,32 @@ pub struct KvCache {
     block_size: usize,
 }
 
-/// The keys and values of one layer, each `[num_blocks, block_size, num_kv_heads, head_dim]`.
+/// The keys and values of one layer.
 #[derive(Debug)]
 pub struct LayerKvCache {
-    pub(crate) keys: Tensor,
-    pub(crate) values: Tensor,
+    pub(crate) store: Store,
+    shape: [usize; 4],
+}
+
+#[derive(Debug)]
+pub(crate) enum Store {
+    /// In the layout that the CPU's kernels read.
+    Cpu(KvStore),
+    /// Tensors of `[num_blocks, block_size, num_kv_heads, head_dim]`.
+    Device { keys: Tensor, values: Tensor },
 }
 
 impl KvCache {
     /// A zeroed cache of `num_blocks` blocks.
     ///
     /// # Errors
-    /// A count of zero, a dtype that cannot hold keys and values, or no memory on the device.
+    /// A count of zero, a dtype that the device cannot use, or no memory on the device.
     pub fn new(
         spec: KvCacheSpec,
         num_blocks: usize,
         block_size: usize,
         device: &Device,
     ) -> Result<Self> {
-        if !matches!(spec.dtype, DType::F32 | DType::F16 | DType::BF16) {
-            return Err(Error::UnsupportedDType {
-                operation: "KV cache",
-                dtype: spec.dtype,
-            });
-        }
         let shape = [num_blocks, block_size, spec.num_kv_heads, spec.head_dim];
         let num_slots = num_blocks
             .checked_mul(block_size)
@@ -69,16 +78,20 @@ impl KvCache {
                 actual: shape.to_vec().into(),
             });
         }
-        let layers = (0..spec.num_layers)
-            .map(|_| {
-                Ok(LayerKvCache {
-                    keys: zeros(shape, spec.dtype, device)?,
-                    values: zeros(shape, spec.dtype, device)?,
-                })
-            })
-            .collect::<Result<_>>()?;
+        let layers = (0..spec.num_layers).map(|_| {
+            let store = if device.is_cpu() {
+                Store::Cpu(KvStore::new(&spec, num_blocks, block_size)?)
+            } else {
+                let dtype = spec.dtype.tensor_dtype()?;
+                Store::Device {
+                    keys: Tensor::zeros(&shape, dtype, device)?,
+                    values: Tensor::zeros(&shape, dtype, device)?,
+                }
+            };
+            Ok(LayerKvCache { store, shape })
+        });
         Ok(Self {
-            layers,
+            layers: layers.collect::<Result<_>>()?,
             spec,
             num_blocks,
             block_size,
@@ -115,28 +128,46 @@ impl KvCache {
 }
 
 impl LayerKvCache {
-    /// The stored keys, `[num_blocks, block_size, num_kv_heads, head_dim]`.
-    pub fn keys(&self) -> &Tensor {
-        &self.keys
+    /// `[num_blocks, block_size, num_kv_heads, head_dim]`.
+    pub fn dims(&self) -> [usize; 4] {
+        self.shape
     }
 
-    /// The stored values, `[num_blocks, block_size, num_kv_heads, head_dim]`.
-    pub fn values(&self) -> &Tensor {
-        &self.values
+    /// The stored keys, `[num_blocks, block_size, num_kv_heads, head_dim]`: on a GPU the store
+    /// itself, on the CPU a copy in float32, for inspection.
+    ///
+    /// # Errors
+    /// The copy does not fit in memory.
+    pub fn keys(&self) -> Result<Tensor> {
+        match &self.store {
+            Store::Cpu(store) => self.copied(store.all_keys()),
+            Store::Device { keys, .. } => Ok(keys.clone()),
+        }
     }
-}
 
-/// A zeroed tensor. On the CPU half-precision zeros are pages that the system has not handed out
-/// yet, so that a large cache takes memory and time only as it fills; candle would write them all.
-fn zeros(shape: [usize; 4], dtype: DType, device: &Device) -> Result<Tensor> {
-    fn untouched<T: bytemuck::Zeroable + WithDType>(shape: [usize; 4]) -> Result<Tensor> {
-        let zeros = bytemuck::zeroed_vec::<T>(shape.iter().product());
-        Ok(Tensor::from_vec(zeros, &shape, &Device::Cpu)?)
+    /// The stored values, as [`LayerKvCache::keys`].
+    ///
+    /// # Errors
+    /// The copy does not fit in memory.
+    pub fn values(&self) -> Result<Tensor> {
+        match &self.store {
+            Store::Cpu(store) => self.copied(store.all_values()),
+            Store::Device { values, .. } => Ok(values.clone()),
+        }
     }
-    match (device, dtype) {
-        (Device::Cpu, DType::F16) => untouched::<half::f16>(shape),
-        (Device::Cpu, DType::BF16) => untouched::<half::bf16>(shape),
-        _ => Ok(Tensor::zeros(&shape, dtype, device)?),
+
+    /// Sets all keys and values, `[num_blocks, block_size, num_kv_heads, head_dim]`.
+    #[cfg(test)]
+    pub(crate) fn fill(&mut self, keys: &Tensor, values: &Tensor) {
+        let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1().unwrap();
+        match &mut self.store {
+            Store::Cpu(store) => store.fill(&flat(keys), &flat(values)),
+            Store::Device { .. } => unimplemented!("tests run on the CPU"),
+        }
+    }
+
+    fn copied(&self, elements: Vec<f32>) -> Result<Tensor> {
+        Ok(Tensor::from_vec(elements, &self.shape, &Device::Cpu)?)
     }
 }
 
@@ -147,15 +178,19 @@ mod tests {
     const SPEC: KvCacheSpec = KvCacheSpec {
         num_layers: 2,
         num_kv_heads: 3,
-        head_dim: 8,
-        dtype: DType::BF16,
+        head_dim: 16,
+        dtype: KvCacheDType::BF16,
     };
 
     #[test]
     fn sizes() {
-        assert_eq!(SPEC.bytes_per_block(16), 2 * 2 * 3 * 8 * 16 * 2);
+        let bytes = 2 * 2 * 3 * 16 * 16 * 2;
+        assert_eq!(SPEC.bytes_per_block(16, &Device::Cpu), bytes);
+        // Blocks of the CPU come in groups of 16 slots.
+        assert_eq!(SPEC.bytes_per_block(3, &Device::Cpu), bytes);
         let mut cache = KvCache::new(SPEC, 5, 16, &Device::Cpu).unwrap();
-        assert_eq!(cache.layer_mut(1).unwrap().keys().dims(), [5, 16, 3, 8]);
+        let layer = cache.layer_mut(1).unwrap();
+        assert_eq!(layer.keys().unwrap().dims(), [5, 16, 3, 16]);
         assert!(cache.layer_mut(2).is_err());
     }
 
@@ -163,10 +198,10 @@ mod tests {
     fn impossible_caches_are_refused() {
         assert!(KvCache::new(SPEC, 0, 16, &Device::Cpu).is_err());
         assert!(KvCache::new(SPEC, usize::MAX, 16, &Device::Cpu).is_err());
-        let integers = KvCacheSpec {
-            dtype: DType::I64,
+        let wide = KvCacheSpec {
+            head_dim: usize::MAX / 8,
             ..SPEC
         };
-        assert!(KvCache::new(integers, 1, 16, &Device::Cpu).is_err());
+        assert!(KvCache::new(wide, 1 << 20, 16, &Device::Cpu).is_err());
     }
 }

@@ -21,6 +21,8 @@ pub struct AttentionMetadata {
     pub(crate) sequences: Vec<SequenceLayout>,
     pub(crate) block_tables: Vec<u32>,
     slot_mapping: Vec<u32>,
+    /// Whether no two tokens share a slot.
+    pub(crate) slots_are_distinct: bool,
     pub(crate) block_size: usize,
     max_block_id: u32,
     device: Device,
@@ -73,6 +75,7 @@ impl AttentionMetadata {
             sequences: Vec::with_capacity(sequences.len()),
             block_tables: Vec::new(),
             slot_mapping: Vec::new(),
+            slots_are_distinct: true,
             block_size: cache.block_size(),
             max_block_id: 0,
             device: device.clone(),
@@ -81,6 +84,9 @@ impl AttentionMetadata {
         for (index, sequence) in sequences.iter().enumerate() {
             metadata.push(index, sequence, cache.num_blocks())?;
         }
+        let mut slots = metadata.slot_mapping.clone();
+        slots.sort_unstable();
+        metadata.slots_are_distinct = slots.is_sorted_by(|slot, next| slot < next);
         if !device.is_cpu() {
             metadata.on_device = Some(metadata.upload()?);
         }
@@ -212,17 +218,15 @@ fn slot_of(block_table: &[u32], block_size: usize, position: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
-
     use super::*;
-    use crate::KvCacheSpec;
+    use crate::{KvCacheDType, KvCacheSpec};
 
     fn lay_out(sequences: &[BatchSequence<'_>]) -> Result<AttentionMetadata> {
         let spec = KvCacheSpec {
             num_layers: 1,
             num_kv_heads: 1,
             head_dim: 1,
-            dtype: DType::F32,
+            dtype: KvCacheDType::F32,
         };
         let cache = KvCache::new(spec, 10, 4, &Device::Cpu)?;
         AttentionMetadata::new(sequences, &cache, &Device::Cpu)

@@ -97,6 +97,16 @@ impl RmsNorm {
         self.forward_plain(x)
     }
 
+    /// Elements of a row.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The weight, and what is added to the mean square.
+    pub(crate) fn parameters(&self) -> (&Tensor, f32) {
+        (&self.weight, self.eps as f32)
+    }
+
     fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
         let wide = x.to_dtype(DType::F32)?;
         let scale = (wide.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?

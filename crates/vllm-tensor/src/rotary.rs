@@ -58,21 +58,29 @@ impl RotaryAngles {
     /// # Errors
     /// Another number of tokens, or heads narrower than the rotation.
     pub fn rotate(&self, x: &Tensor) -> Result<Tensor> {
-        let (num_tokens, half) = self.cosines.dims2()?;
-        match *x.dims() {
-            [tokens, _, head_dim] if tokens == num_tokens && head_dim >= 2 * half => {}
-            _ => {
-                return Err(Error::Shape {
-                    operation: "rotary embedding",
-                    expected: format!("[{num_tokens}, heads, at least {}]", 2 * half),
-                    actual: x.shape().clone(),
-                });
-            }
-        }
+        self.check(x)?;
         if cpu::takes(x) {
             return cpu::rotate(&x.contiguous()?, &self.cosines, &self.sines);
         }
         self.rotate_plain(x)
+    }
+
+    /// Refuses what [`RotaryAngles::rotate`] cannot rotate.
+    pub(crate) fn check(&self, x: &Tensor) -> Result<()> {
+        let (num_tokens, half) = self.cosines.dims2()?;
+        match *x.dims() {
+            [tokens, _, head_dim] if tokens == num_tokens && head_dim >= 2 * half => Ok(()),
+            _ => Err(Error::Shape {
+                operation: "rotary embedding",
+                expected: format!("[{num_tokens}, heads, at least {}]", 2 * half),
+                actual: x.shape().clone(),
+            }),
+        }
+    }
+
+    /// `[tokens, d / 2]` each.
+    pub(crate) fn cosines_and_sines(&self) -> (&Tensor, &Tensor) {
+        (&self.cosines, &self.sines)
     }
 
     fn rotate_plain(&self, x: &Tensor) -> Result<Tensor> {

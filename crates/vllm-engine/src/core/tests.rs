@@ -6,7 +6,7 @@ use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use vllm_models::{Batch, Model};
 use vllm_sampling::{SamplerContext, SamplingParams};
 use vllm_scheduler::{FinishCause, NewRequest, SchedulerConfig};
-use vllm_tensor::{DType, Device, KvCache, KvCacheSpec, Tensor};
+use vllm_tensor::{Device, KvCache, KvCacheDType, KvCacheSpec, Tensor};
 
 use super::*;
 use crate::submission::SequenceSubmission;
@@ -41,7 +41,7 @@ impl Model for FakeModel {
             num_layers: 1,
             num_kv_heads: 1,
             head_dim: 4,
-            dtype: DType::F32,
+            dtype: KvCacheDType::F32,
         }
     }
 }

@@ -231,10 +231,8 @@ impl DecoderLayer {
     ) -> Result<Tensor> {
         let (num_tokens, hidden_size) = x.dims2()?;
         let qkv = self.qkv_proj.forward(x)?;
-        let heads = |part: usize| {
-            let own = qkv.narrow(1, part * hidden_size, hidden_size)?;
-            own.reshape((num_tokens, self.num_heads, self.head_dim))
-        };
+        let qkv = qkv.reshape((num_tokens, 3 * self.num_heads, self.head_dim))?;
+        let heads = |part: usize| qkv.narrow(1, part * self.num_heads, self.num_heads);
         write_kv(kv, &heads(1)?, &heads(2)?, metadata)?;
         let options = AttentionOptions::causal(self.head_dim);
         let attended = paged_attention(&heads(0)?, kv, metadata, &options)?;

@@ -1,4 +1,6 @@
-use vllm_tensor::{AttentionOptions, LayerKvCache, Tensor, paged_attention, write_kv};
+use vllm_tensor::{
+    AttentionOptions, LayerKvCache, QueryKeyValue, Tensor, paged_attention, rotate_and_write_kv,
+};
 
 use super::Norm;
 use super::decoder::Step;
@@ -71,20 +73,26 @@ impl Attention {
     pub(crate) fn forward(&self, x: &Tensor, kv: &mut LayerKvCache, step: &Step) -> Result<Tensor> {
         let num_tokens = x.dim(0)?;
         let qkv = self.qkv_proj.forward(x)?;
-        let heads = |first: usize, count: usize| -> Result<Tensor> {
-            let own = qkv.narrow(1, first * self.head_dim, count * self.head_dim)?;
-            Ok(own.reshape((num_tokens, count, self.head_dim))?)
-        };
-        let mut queries = heads(0, self.num_heads)?;
-        let mut keys = heads(self.num_heads, self.num_kv_heads)?;
-        let values = heads(self.num_heads + self.num_kv_heads, self.num_kv_heads)?;
+        let num_heads = self.num_heads + 2 * self.num_kv_heads;
+        let qkv = qkv.reshape((num_tokens, num_heads, self.head_dim))?;
+        // Views: what follows reads them where they are.
+        let mut queries = qkv.narrow(1, 0, self.num_heads)?;
+        let mut keys = qkv.narrow(1, self.num_heads, self.num_kv_heads)?;
+        let values = qkv.narrow(1, self.num_heads + self.num_kv_heads, self.num_kv_heads)?;
+        let mut head_norms = None;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
-            (queries, keys) = (q_norm.forward(&queries)?, k_norm.forward(&keys)?);
+            head_norms = q_norm.rms(self.head_dim).zip(k_norm.rms(self.head_dim));
+            if head_norms.is_none() {
+                (queries, keys) = (q_norm.forward(&queries)?, k_norm.forward(&keys)?);
+            }
         }
-        if let Some(angles) = self.rotary.and_then(|index| step.angles.get(index)) {
-            (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
-        }
-        write_kv(kv, &keys, &values, &step.metadata)?;
+        let new = QueryKeyValue {
+            queries: &queries,
+            keys: &keys,
+            values: &values,
+        };
+        let angles = self.rotary.and_then(|index| step.angles.get(index));
+        let queries = rotate_and_write_kv(kv, new, head_norms, angles, &step.metadata)?;
         let attended = paged_attention(&queries, kv, &step.metadata, &self.options)?;
         let attended = attended.reshape((num_tokens, self.num_heads * self.head_dim))?;
         Ok(self.o_proj.forward(&attended)?)

@@ -65,6 +65,14 @@ impl Norm {
         })
     }
 
+    /// The norm itself, if it is a root-mean-square one of `size` elements.
+    pub(crate) fn rms(&self, size: usize) -> Option<&RmsNorm> {
+        match &self.body {
+            Body::Rms(norm) if self.size == size => Some(norm),
+            _ => None,
+        }
+    }
+
     /// Normalizes `x`, any shape whose rows are `size` elements or several times that: each such run
     /// by itself.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -11,6 +11,7 @@ mod attention;
 mod dot;
 mod gated;
 mod isa;
+mod kv_store;
 mod kv_write;
 mod linear;
 mod matmul;
@@ -22,15 +23,19 @@ mod norm;
 mod panels;
 mod pool;
 mod rotary;
+mod scratch;
 mod simd;
 mod storage;
 
 use candle_core::{DType, Tensor};
 
 pub(crate) use attention::paged_attention;
+#[cfg(test)]
+pub(crate) use attention::paged_attention_with;
 pub(crate) use gated::gated;
 pub use isa::Isa;
-pub(crate) use kv_write::write_slots;
+pub(crate) use kv_store::KvStore;
+pub(crate) use kv_write::{heads, rotate_and_write, write};
 pub(crate) use linear::linear;
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use panels::Panels;

@@ -64,7 +64,8 @@ fn map_rows(x: &Tensor, map: impl Fn(&[f32], &mut [f32])) -> Result<Tensor> {
 }
 
 /// The sum of `f` over the row: by lane, then over the lanes in order.
-fn lane_sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+#[inline(always)]
+pub(super) fn lane_sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
     let (whole, rest) = row.as_chunks::<LANES>();
     for chunk in whole {

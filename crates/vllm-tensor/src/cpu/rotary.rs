@@ -1,5 +1,6 @@
 use candle_core::{Device, Tensor};
 
+use super::kv_write::rotate_head;
 use super::storage::f32_slice;
 use crate::Result;
 
@@ -19,14 +20,7 @@ pub(crate) fn rotate(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Ten
         let tokens = output.chunks_exact_mut((num_heads * head_dim).max(1));
         for ((token, cosines), sines) in tokens.zip(cosines).zip(sines) {
             for head in token.chunks_exact_mut(head_dim) {
-                let (first, rest) = head.split_at_mut(half);
-                let pairs = first.iter_mut().zip(rest).zip(cosines.iter().zip(sines));
-                for ((first, second), (cosine, sine)) in pairs {
-                    (*first, *second) = (
-                        *first * cosine - *second * sine,
-                        *second * cosine + *first * sine,
-                    );
-                }
+                rotate_head(head, cosines, sines);
             }
         }
     }

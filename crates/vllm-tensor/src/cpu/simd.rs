@@ -23,6 +23,19 @@ pub(super) trait Simd {
     /// The first and the second elements of as many pairs as there are lanes.
     unsafe fn load_bf16_pairs(from: *const bf16) -> (Self::Vector, Self::Vector);
     unsafe fn store(vector: Self::Vector, to: *mut f32);
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `value` with zeros in the lanes where `x` is below `limit`.
+    unsafe fn zero_below(value: Self::Vector, x: Self::Vector, limit: Self::Vector)
+    -> Self::Vector;
+    /// `2^n` from the sums `n + 1.5 · 2^23`, `n` whole and within -126 and 127.
+    unsafe fn power_of_two(rounded: Self::Vector) -> Self::Vector;
+    /// The greatest lane.
+    unsafe fn max_lane(vector: Self::Vector) -> f32;
     /// `a * b + c`.
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// The sum of the lanes, in an order of the instruction set's own.
@@ -152,6 +165,55 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] + b[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] - b[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] / b[lane])
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| if a[lane] > b[lane] { a[lane] } else { b[lane] })
+    }
+
+    #[inline(always)]
+    unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| if a[lane] < b[lane] { a[lane] } else { b[lane] })
+    }
+
+    #[inline(always)]
+    unsafe fn zero_below(
+        value: Self::Vector,
+        x: Self::Vector,
+        limit: Self::Vector,
+    ) -> Self::Vector {
+        std::array::from_fn(|lane| if x[lane] < limit[lane] { 0.0 } else { value[lane] })
+    }
+
+    #[inline(always)]
+    unsafe fn power_of_two(rounded: Self::Vector) -> Self::Vector {
+        rounded.map(|sum| f32::from_bits((sum.to_bits().wrapping_add(127)) << 23))
+    }
+
+    #[inline(always)]
+    unsafe fn max_lane(vector: Self::Vector) -> f32 {
+        vector.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
         // Two roundings: fused multiplication is a slow function call without the instruction.
         let mut result = c;
@@ -226,6 +288,72 @@ impl Simd for Avx2 {
     unsafe fn store(vector: Self::Vector, to: *mut f32) {
         // SAFETY: as above, and eight writable elements.
         unsafe { _mm256_storeu_ps(to, vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_below(
+        value: Self::Vector,
+        x: Self::Vector,
+        limit: Self::Vector,
+    ) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm256_and_ps(value, _mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit)) }
+    }
+
+    #[inline(always)]
+    unsafe fn power_of_two(rounded: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe {
+            let exponent = _mm256_add_epi32(_mm256_castps_si256(rounded), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn max_lane(vector: Self::Vector) -> f32 {
+        // SAFETY: as above.
+        unsafe {
+            let low = _mm256_castps256_ps128(vector);
+            let four = _mm_max_ps(low, _mm256_extractf128_ps::<1>(vector));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
     }
 
     #[inline(always)]
@@ -305,6 +433,67 @@ impl Simd for Avx512 {
     unsafe fn store(vector: Self::Vector, to: *mut f32) {
         // SAFETY: as above, and sixteen writable elements.
         unsafe { _mm512_storeu_ps(to, vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_below(
+        value: Self::Vector,
+        x: Self::Vector,
+        limit: Self::Vector,
+    ) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), value) }
+    }
+
+    #[inline(always)]
+    unsafe fn power_of_two(rounded: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe {
+            let exponent = _mm512_add_epi32(_mm512_castps_si512(rounded), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn max_lane(vector: Self::Vector) -> f32 {
+        // SAFETY: as above.
+        unsafe { _mm512_reduce_max_ps(vector) }
     }
 
     #[inline(always)]

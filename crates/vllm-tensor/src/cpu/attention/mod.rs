@@ -1,0 +1,408 @@
+//! Paged attention on the CPU.
+//!
+//! The keys of a sequence are cut into partitions at multiples of [`PARTITION_KEYS`] positions. Each
+//! gives a query a softmax of its own and a weighted sum of values; those are merged in order (the
+//! online softmax of Milakov and Gimelshein 2018, in the partitions of flash decoding). What is summed
+//! in which order therefore depends on the query's own position and nothing else: not on what a step
+//! computes beside it, on how a prompt was cut, or on the number of threads.
+//!
+//! A task takes some rows, pairs of a query and a head, that share a key head, over all their
+//! partitions; where there are too few tasks for the threads, over some of them, and the results are
+//! merged afterwards.
+
+#[cfg(target_arch = "x86_64")]
+mod bf16;
+mod engine;
+mod product;
+mod softmax;
+mod task;
+
+use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+use half::f16;
+
+use self::engine::{PARTITION_KEYS, Vectors};
+use self::product::{Single, WidePairs};
+use self::task::{Destination, MAX_ROWS, State};
+use super::isa::{Isa, Kernel};
+use super::kv_store::{KvLayout, KvReader, KvStore};
+use super::simd::Simd;
+use super::storage::f32_slice;
+use super::{pool, scratch};
+use crate::metadata::SequenceLayout;
+use crate::{AttentionMetadata, AttentionOptions, KvCacheDType, Result};
+
+/// Paged attention for contiguous float32 queries; see [`crate::paged_attention`].
+pub(crate) fn paged_attention(
+    queries: &Tensor,
+    store: &KvStore,
+    metadata: &AttentionMetadata,
+    options: &AttentionOptions,
+) -> Result<Tensor> {
+    paged_attention_with(Isa::current()?, queries, store, metadata, options)
+}
+
+/// The same with a given instruction set.
+pub(crate) fn paged_attention_with(
+    isa: Isa,
+    queries: &Tensor,
+    store: &KvStore,
+    metadata: &AttentionMetadata,
+    options: &AttentionOptions,
+) -> Result<Tensor> {
+    let (query_storage, query_layout) = queries.storage_and_layout();
+    let mut output = vec![0f32; queries.elem_count()];
+    let num_heads = queries.dim(1)?;
+    let problem = Problem {
+        queries: f32_slice(&query_storage, query_layout)?,
+        output: Output(output.as_mut_ptr()),
+        num_heads,
+        group: num_heads / store.layout().num_kv_heads,
+        store,
+        reader: store.reader(),
+        metadata,
+        scale: options.scale * std::f32::consts::LOG2_E,
+        soft_cap: options.soft_cap.map(|cap| cap * std::f32::consts::LOG2_E),
+        window: options.sliding_window,
+    };
+    attend(isa, &problem)?;
+    Ok(Tensor::from_vec(output, queries.shape(), &Device::Cpu)?)
+}
+
+/// What all tasks share.
+struct Problem<'a> {
+    /// `[tokens, num_heads, head_dim]`.
+    queries: &'a [f32],
+    output: Output,
+    num_heads: usize,
+    /// Query heads of a key head.
+    group: usize,
+    store: &'a KvStore,
+    reader: KvReader<'a>,
+    metadata: &'a AttentionMetadata,
+    /// Factor on queries, which makes scores in units of `ln 2`.
+    scale: f32,
+    /// In the same units.
+    soft_cap: Option<f32>,
+    window: Option<usize>,
+}
+
+/// The result, written by all tasks at once.
+struct Output(*mut f32);
+
+// SAFETY: each task writes elements that no other one touches.
+unsafe impl Sync for Output {}
+
+/// Rows that a task computes together. Row `r` of a sequence is the query of its token `r / group`
+/// of this step, of head `r % group` of those of the key head.
+struct Tile {
+    sequence: SequenceLayout,
+    kv_head: usize,
+    rows: Range<usize>,
+}
+
+impl Problem<'_> {
+    #[inline(always)]
+    fn layout(&self) -> &KvLayout {
+        self.store.layout()
+    }
+
+    /// Where a row of a tile lies in queries and output.
+    #[inline(always)]
+    fn row_offset(&self, tile: &Tile, row: usize) -> usize {
+        let row = tile.rows.start + row;
+        let token = tile.sequence.query_start + row / self.group;
+        let head = tile.kv_head * self.group + row % self.group;
+        (token * self.num_heads + head) * self.layout().head_dim
+    }
+
+    /// The lanes that a row of a tile attends to.
+    #[inline(always)]
+    fn seen_by_row(&self, tile: &Tile, row: usize) -> Range<usize> {
+        let token = (tile.rows.start + row) / self.group;
+        let position = tile.sequence.context_len + token;
+        let first = match self.window {
+            Some(window) => (position + 1).saturating_sub(window.max(1)),
+            None => 0,
+        };
+        self.layout().lane(first)..self.layout().lane(position) + 1
+    }
+
+    /// The lanes that any row of a tile attends to.
+    #[inline(always)]
+    fn seen_by_tile(&self, tile: &Tile) -> Range<usize> {
+        let last = self.seen_by_row(tile, tile.rows.len() - 1);
+        self.seen_by_row(tile, 0).start..last.end
+    }
+
+    /// The lanes of the sequence up to its last token.
+    #[inline(always)]
+    fn lanes_written(&self, tile: &Tile) -> usize {
+        self.layout().lane(tile.sequence.total_len() - 1) + 1
+    }
+
+    /// The partitions that any row of a tile attends to.
+    fn partitions(&self, tile: &Tile) -> Range<usize> {
+        let seen = self.seen_by_tile(tile);
+        seen.start / PARTITION_KEYS..seen.end.div_ceil(PARTITION_KEYS)
+    }
+
+    /// Keys and values of a tile's head in strip `strip` of the sequence.
+    ///
+    /// # Safety
+    /// The sequence has this strip, and the metadata was checked against the store.
+    #[inline(always)]
+    unsafe fn strip(&self, tile: &Tile, strip: usize) -> (*const u8, *const u8) {
+        let block_strips = self.layout().block_strips;
+        let table = self.metadata.block_table(&tile.sequence);
+        let block = table[strip / block_strips] as usize;
+        // SAFETY: forwarded to the caller.
+        unsafe { self.reader.strip(block, tile.kv_head, strip % block_strips) }
+    }
+}
+
+/// Some partitions of a tile.
+struct Piece {
+    tile: usize,
+    partitions: Range<usize>,
+    /// Where in the memory for states those of its partitions begin; `None` if it has all.
+    states: Option<usize>,
+}
+
+/// How a step is cut into tasks.
+#[derive(Default)]
+struct Plan {
+    tiles: Vec<Tile>,
+    pieces: Vec<Piece>,
+    /// Tiles in several pieces: how many partitions, and where their states begin.
+    split: Vec<(usize, usize, usize)>,
+    state_bytes: usize,
+    work: usize,
+}
+
+/// Tasks for each thread that are enough to keep all busy to the end.
+const TASKS_PER_THREAD: usize = 4;
+
+impl Plan {
+    fn new(problem: &Problem<'_>) -> Self {
+        let mut plan = Self::default();
+        let mut costs = 0;
+        for sequence in &problem.metadata.sequences {
+            let num_rows = sequence.query_len * problem.group;
+            for kv_head in 0..problem.layout().num_kv_heads {
+                for first in (0..num_rows).step_by(MAX_ROWS) {
+                    let tile = Tile {
+                        sequence: *sequence,
+                        kv_head,
+                        rows: first..(first + MAX_ROWS).min(num_rows),
+                    };
+                    costs += cost(&tile) * problem.partitions(&tile).len();
+                    plan.tiles.push(tile);
+                }
+            }
+        }
+        let fair_cost = costs / (pool::num_threads() * TASKS_PER_THREAD);
+        for index in 0..plan.tiles.len() {
+            plan.cut(index, problem, fair_cost);
+        }
+        // The longest first, so that none is left over when all others are done.
+        let Self { tiles, pieces, .. } = &mut plan;
+        pieces.sort_by_key(|piece| {
+            std::cmp::Reverse(cost(&tiles[piece.tile]) * piece.partitions.len())
+        });
+        plan.work = costs * PARTITION_KEYS * problem.layout().head_dim;
+        plan
+    }
+
+    fn cut(&mut self, tile: usize, problem: &Problem<'_>, fair_cost: usize) {
+        let partitions = problem.partitions(&self.tiles[tile]);
+        let at_once = (fair_cost / cost(&self.tiles[tile])).max(1);
+        if partitions.len() <= at_once {
+            self.pieces.push(Piece {
+                tile,
+                partitions,
+                states: None,
+            });
+            return;
+        }
+        let state_bytes = self.tiles[tile].state_bytes(problem.layout());
+        // The last one is for the sum of all.
+        let first_state = self.state_bytes;
+        self.state_bytes += (partitions.len() + 1) * state_bytes;
+        for first in partitions.clone().step_by(at_once) {
+            let own = first..(first + at_once).min(partitions.end);
+            let states = first_state + (first - partitions.start) * state_bytes;
+            self.pieces.push(Piece {
+                tile,
+                partitions: own,
+                states: Some(states),
+            });
+        }
+        self.split.push((tile, partitions.len(), first_state));
+    }
+}
+
+/// What a partition of a tile costs: few rows wait for memory as long as a few more.
+fn cost(tile: &Tile) -> usize {
+    tile.rows.len().next_multiple_of(16)
+}
+
+impl Tile {
+    /// Bytes of a state of its rows.
+    fn state_bytes(&self, layout: &KvLayout) -> usize {
+        State::bytes(layout, self.rows.len())
+    }
+}
+
+fn attend(isa: Isa, problem: &Problem<'_>) -> Result<()> {
+    let plan = Plan::new(problem);
+    scratch::for_operation(plan.state_bytes, |states| {
+        let states = States(states);
+        pool::for_each(plan.pieces.len(), plan.work, |index| {
+            run_piece(isa, problem, &plan, &plan.pieces[index], &states);
+        })?;
+        pool::for_each(plan.split.len(), plan.state_bytes, |index| {
+            let (tile, num_states, first) = plan.split[index];
+            // SAFETY: the pieces are done, and each tile is finished once.
+            unsafe {
+                isa.run(MergeKernel {
+                    problem,
+                    tile: &plan.tiles[tile],
+                    num_states,
+                    states: states.at(first),
+                });
+            }
+        })
+    })
+}
+
+fn run_piece(isa: Isa, problem: &Problem<'_>, plan: &Plan, piece: &Piece, states: &States) {
+    let layout = problem.layout();
+    let tile = &plan.tiles[piece.tile];
+    let destination = match piece.states {
+        None => Destination::Output,
+        Some(offset) => Destination::States {
+            // SAFETY: the plan made room for the piece's states.
+            first: unsafe { states.at(offset) },
+            distance: tile.state_bytes(layout),
+        },
+    };
+    scratch::for_task(task::scratch_bytes(layout, tile.rows.len()), |memory| {
+        let kernel = PieceKernel {
+            problem,
+            tile,
+            partitions: piece.partitions.clone(),
+            destination,
+            memory,
+        };
+        // SAFETY: the metadata was checked against the store and the queries, and pieces write to
+        // places of their own.
+        unsafe { kernel.run_on(isa) }
+    });
+}
+
+/// The states of split tiles, written by all tasks at once.
+struct States(*mut u8);
+
+// SAFETY: each task touches its own.
+unsafe impl Sync for States {}
+
+impl States {
+    /// # Safety
+    /// The offset is within.
+    unsafe fn at(&self, offset: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// Work of one task.
+struct PieceKernel<'a> {
+    problem: &'a Problem<'a>,
+    tile: &'a Tile,
+    partitions: Range<usize>,
+    destination: Destination,
+    memory: *mut u8,
+}
+
+impl PieceKernel<'_> {
+    /// # Safety
+    /// As [`Kernel::run`], where the processor has `isa`.
+    unsafe fn run_on(self, isa: Isa) {
+        let layout = self.problem.layout();
+        // SAFETY: forwarded to the caller.
+        unsafe {
+            match layout.dtype {
+                #[cfg(target_arch = "x86_64")]
+                KvCacheDType::BF16 if isa.multiplies_bf16() => {
+                    if isa == Isa::Amx && bf16::Tiles::fits(layout) {
+                        run_tiles(self);
+                    } else {
+                        run_pairs(self);
+                    }
+                }
+                _ => isa.run(self),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernel::run`], where the processor has AMX.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn run_tiles(kernel: PieceKernel<'_>) {
+    // SAFETY: forwarded to the caller.
+    unsafe { task::run::<bf16::Tiles>(kernel) }
+}
+
+/// # Safety
+/// As [`Kernel::run`], where the processor has AVX-512-BF16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn run_pairs(kernel: PieceKernel<'_>) {
+    // SAFETY: forwarded to the caller.
+    unsafe { task::run::<Vectors<super::simd::Avx512, bf16::Pairs>>(kernel) }
+}
+
+impl Kernel for PieceKernel<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the elements are those of the store; the rest is the caller's promise.
+        unsafe {
+            match self.problem.layout().dtype {
+                KvCacheDType::F32 => task::run::<Vectors<S, Single<f32>>>(self),
+                KvCacheDType::F16 => task::run::<Vectors<S, Single<f16>>>(self),
+                KvCacheDType::BF16 => task::run::<Vectors<S, WidePairs>>(self),
+            }
+        }
+    }
+}
+
+/// Merges the states of a tile's partitions and writes the results.
+struct MergeKernel<'a> {
+    problem: &'a Problem<'a>,
+    tile: &'a Tile,
+    num_states: usize,
+    states: *mut u8,
+}
+
+impl Kernel for MergeKernel<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let layout = self.problem.layout();
+        let num_rows = self.tile.rows.len();
+        let state_bytes = self.tile.state_bytes(layout);
+        // SAFETY: the states lie one after the other; they are this task's alone.
+        unsafe {
+            let state = |index| State::at(self.states.add(index * state_bytes), layout, num_rows);
+            let total = state(self.num_states);
+            total.clear(num_rows);
+            for index in 0..self.num_states {
+                total.merge::<S>(state(index), num_rows);
+            }
+            total.finish_tile(self.problem, self.tile);
+        }
+    }
+}
