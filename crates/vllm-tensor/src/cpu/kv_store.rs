@@ -89,7 +89,6 @@ macro_rules! with_element {
         }
     };
 }
-pub(super) use with_element;
 
 /// Sizes and distances.
 #[derive(Clone, Copy, Debug)]

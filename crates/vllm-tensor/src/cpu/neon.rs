@@ -66,6 +66,67 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { vaddq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { vsubq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { vmulq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { vdivq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { vmaxq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { vminq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_below(
+        value: Self::Vector,
+        x: Self::Vector,
+        limit: Self::Vector,
+    ) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe { vbslq_f32(vcltq_f32(x, limit), vdupq_n_f32(0.0), value) }
+    }
+
+    #[inline(always)]
+    unsafe fn power_of_two(rounded: Self::Vector) -> Self::Vector {
+        // SAFETY: as above.
+        unsafe {
+            let exponent = vaddq_u32(vreinterpretq_u32_f32(rounded), vdupq_n_u32(127));
+            vreinterpretq_f32_u32(vshlq_n_u32::<23>(exponent))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn max_lane(vector: Self::Vector) -> f32 {
+        // SAFETY: as above.
+        unsafe { vmaxvq_f32(vector) }
+    }
+
+    #[inline(always)]
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
         // SAFETY: as above.
         unsafe { vfmaq_f32(c, a, b) }
