@@ -86,7 +86,8 @@ impl TileConfig {
     }
 }
 
-/// Fetches the tile of weights that is four tiles ahead.
+/// Fetches the tile of weights that is four tiles ahead, into the second-level cache: it keeps more
+/// requests in flight than the first.
 macro_rules! fetch_ahead {
     ($weights:literal) => {
         concat!(
@@ -95,7 +96,7 @@ macro_rules! fetch_ahead {
         )
     };
     ($weights:literal, $($offset:literal),*) => {
-        concat!($("prefetcht0 [{", $weights, "}+", $offset, "]\n"),*)
+        concat!($("prefetcht1 [{", $weights, "}+", $offset, "]\n"),*)
     };
 }
 
