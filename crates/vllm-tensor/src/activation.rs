@@ -1,6 +1,7 @@
 use candle_core::{D, DType, Tensor};
 
-use crate::{Error, Result, cpu};
+use crate::cpu::{self, Gate};
+use crate::{Error, Result};
 
 /// The element-wise functions between the layers of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,30 +61,25 @@ impl Activation {
                 });
             }
         };
-        if cpu::takes(gate_up) {
-            match self {
-                Self::Silu => return cpu::gated(&gate_up.contiguous()?, silu),
-                Self::GeluTanh => return cpu::gated(&gate_up.contiguous()?, gelu_tanh),
-                // No model of today gates with the others.
-                Self::Relu | Self::Gelu | Self::QuickGelu => {}
-            }
+        if let (true, Some(gate)) = (cpu::takes(gate_up), self.gate()) {
+            return cpu::gated(&gate_up.contiguous()?, gate);
         }
         self.forward_gated_plain(gate_up, size)
+    }
+
+    /// The vector body for it, where there is one. No model of today gates with the others.
+    pub(crate) fn gate(self) -> Option<Gate> {
+        match self {
+            Self::Silu => Some(Gate::Silu),
+            Self::GeluTanh => Some(Gate::GeluTanh),
+            Self::Relu | Self::Gelu | Self::QuickGelu => None,
+        }
     }
 
     fn forward_gated_plain(self, gate_up: &Tensor, size: usize) -> Result<Tensor> {
         let gate = self.forward(&gate_up.narrow(1, 0, size)?)?;
         Ok((gate * gate_up.narrow(1, size, size)?)?)
     }
-}
-
-fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
-}
-
-fn gelu_tanh(x: f32) -> f32 {
-    const SQRT_2_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
-    0.5 * x * (1.0 + (SQRT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x)).tanh())
 }
 
 /// Softmax over the last dimension, computed in float32 and returned in `x`'s dtype.

@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::weight::{Weight, WeightRows};
-use crate::{Embedding, Error, Result, cpu};
+use crate::{Activation, Embedding, Error, Result, cpu};
 
 /// `y = x · Wᵀ + b`, whatever form the weight is stored in.
 #[derive(Clone, Debug)]
@@ -75,20 +75,65 @@ impl Linear {
     /// # Errors
     /// `x` has another shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if x.rank() != 2 || x.dim(1)? != self.in_features {
-            return Err(shape_error(
-                format!("an input [rows, {}]", self.in_features),
-                x,
-            ));
+        self.apply(x, None)
+    }
+
+    /// `residual + forward(x)`, without a pass of its own for the sum where that is possible.
+    ///
+    /// # Errors
+    /// `x` has another shape, or `residual` another than the result.
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        if residual.rank() != 2 || residual.dims() != [x.dim(0)?, self.out_features] {
+            let expected = format!("a residual [rows, {}]", self.out_features);
+            return Err(shape_error(expected, residual));
         }
+        self.apply(x, Some(residual))
+    }
+
+    /// `activation.forward_gated(forward(x))`, without a pass of its own where that is possible: the
+    /// first half of the layer's outputs gates the second. Gives `[rows, out / 2]`.
+    ///
+    /// # Errors
+    /// `x` has another shape, or the layer an odd number of outputs.
+    pub fn forward_gated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.check_input(x)?;
+        if let (Weight::Panels(weight), Some(gate)) = (&self.weight, activation.gate())
+            && cpu::takes(x)
+        {
+            let bias = self.bias.as_ref();
+            if let Some(gated) = cpu::linear_gated(&x.contiguous()?, weight, bias, gate)? {
+                return Ok(gated);
+            }
+        }
+        activation.forward_gated(&self.forward(x)?)
+    }
+
+    fn apply(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        self.check_input(x)?;
+        let bias = self.bias.as_ref();
         match &self.weight {
-            Weight::Dense(weight) => linear_plain(x, weight, self.bias.as_ref()),
+            Weight::Dense(weight) => {
+                let y = linear_plain(x, weight, bias)?;
+                Ok(match residual {
+                    Some(residual) => (residual + y)?,
+                    None => y,
+                })
+            }
             Weight::Panels(weight) => {
-                let wide = x.to_dtype(DType::F32)?.contiguous()?;
-                let y = cpu::linear(&wide, weight, self.bias.as_ref())?;
+                let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.contiguous();
+                let residual = residual.map(wide).transpose()?;
+                let y = cpu::linear(&wide(x)?, weight, bias, residual.as_ref())?;
                 Ok(y.to_dtype(x.dtype())?)
             }
         }
+    }
+
+    fn check_input(&self, x: &Tensor) -> Result<()> {
+        if x.rank() != 2 || x.dim(1)? != self.in_features {
+            let expected = format!("an input [rows, {}]", self.in_features);
+            return Err(shape_error(expected, x));
+        }
+        Ok(())
     }
 
     /// Width of the input.
@@ -133,6 +178,26 @@ mod tests {
             let x = x.to_dtype(DType::F32).unwrap();
             let plain = linear_plain(&x, &weight, linear.bias.as_ref()).unwrap();
             assert_close(&linear.forward(&x).unwrap(), &plain, 1e-5, "linear");
+        }
+    }
+
+    #[test]
+    fn fused_steps_give_the_same_bits() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            for inner in [32, 20] {
+                let weight = random_tensor(1, &[2 * inner, 50]).to_dtype(dtype).unwrap();
+                let linear = Linear::new(weight, Some(random_tensor(2, &[2 * inner]))).unwrap();
+                let x = random_tensor(3, &[300, 50]);
+                let y = linear.forward(&x).unwrap();
+                let bits = |tensor: Tensor| tensor.to_vec2::<f32>().unwrap();
+                for activation in [Activation::Silu, Activation::GeluTanh, Activation::Gelu] {
+                    let fused = linear.forward_gated(&x, activation).unwrap();
+                    assert_eq!(bits(fused), bits(activation.forward_gated(&y).unwrap()));
+                }
+                let residual = random_tensor(4, &[300, 2 * inner]);
+                let fused = linear.forward_add(&x, &residual).unwrap();
+                assert_eq!(bits(fused), bits((y + residual).unwrap()));
+            }
         }
     }
 

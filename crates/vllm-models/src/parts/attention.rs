@@ -3,6 +3,7 @@ use vllm_tensor::{
 };
 
 use super::Norm;
+use super::feed_forward::project;
 use super::decoder::Step;
 use crate::loader::{Linear, WeightLoader};
 use crate::{ModelConfig, Result};
@@ -70,7 +71,14 @@ impl Attention {
         Ok(Self::new(qkv_proj, o_proj, config))
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, kv: &mut LayerKvCache, step: &Step) -> Result<Tensor> {
+    /// What it makes of `x`, added to the `residual` if there is one.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        kv: &mut LayerKvCache,
+        step: &Step,
+    ) -> Result<Tensor> {
         let num_tokens = x.dim(0)?;
         let qkv = self.qkv_proj.forward(x)?;
         let num_heads = self.num_heads + 2 * self.num_kv_heads;
@@ -95,6 +103,6 @@ impl Attention {
         let queries = rotate_and_write_kv(kv, new, head_norms, angles, &step.metadata)?;
         let attended = paged_attention(&queries, kv, &step.metadata, &self.options)?;
         let attended = attended.reshape((num_tokens, self.num_heads * self.head_dim))?;
-        Ok(self.o_proj.forward(&attended)?)
+        project(&self.o_proj, &attended, residual)
     }
 }

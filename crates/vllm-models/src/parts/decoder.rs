@@ -160,34 +160,38 @@ impl<B> Residual<B> {
         }
     }
 
-    /// What is added to `x`.
-    fn update(
+    /// Adds what `run` makes of `x` with the block to `residual`. `run` does so itself if it is given
+    /// the residual, which it is unless something comes between.
+    fn add_to(
         &self,
+        residual: &Tensor,
         x: &Tensor,
-        run: impl FnOnce(&B, &Tensor) -> Result<Tensor>,
+        run: impl FnOnce(&B, &Tensor, Option<&Tensor>) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let mut y = match &self.norm_before {
-            Some(norm) => run(&self.block, &norm.forward(x)?)?,
-            None => run(&self.block, x)?,
-        };
+        let normed = self.norm_before.as_ref().map(|norm| norm.forward(x));
+        let normed = normed.transpose()?;
+        let input = normed.as_ref().unwrap_or(x);
+        if self.norm_after.is_none() && self.scale.is_none() {
+            return run(&self.block, input, Some(residual));
+        }
+        let mut y = run(&self.block, input, None)?;
         if let Some(norm) = &self.norm_after {
             y = norm.forward(&y)?;
         }
-        match self.scale {
-            Some(scale) => Ok((y * scale)?),
-            None => Ok(y),
+        if let Some(scale) = self.scale {
+            y = (y * scale)?;
         }
+        Ok((residual + y)?)
     }
 }
 
 impl DecoderLayer {
     fn forward(&self, x: &Tensor, kv: &mut LayerKvCache, step: &Step) -> Result<Tensor> {
-        let update = self
-            .attention
-            .update(x, |attention, x| attention.forward(x, kv, step))?;
-        let attended = (x + update)?;
+        let attended = self.attention.add_to(x, x, |attention, x, residual| {
+            attention.forward(x, residual, kv, step)
+        })?;
         let mlp_input = if self.parallel { x } else { &attended };
-        let update = self.feed_forward.update(mlp_input, FeedForward::forward)?;
-        Ok((attended + update)?)
+        self.feed_forward
+            .add_to(&attended, mlp_input, FeedForward::forward)
     }
 }

@@ -12,13 +12,28 @@ pub(crate) enum FeedForward {
 }
 
 impl FeedForward {
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// What it makes of `x`, added to the `residual` if there is one.
+    pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         match self {
-            Self::Gated(mlp) => mlp.forward(x),
-            Self::Plain(mlp) => mlp.forward(x),
-            Self::Moe(block) => block.forward(x),
+            Self::Gated(mlp) => project(&mlp.down_proj, &mlp.inner(x)?, residual),
+            Self::Plain(mlp) => project(&mlp.down_proj, &mlp.inner(x)?, residual),
+            Self::Moe(block) => {
+                let y = block.forward(x)?;
+                Ok(match residual {
+                    Some(residual) => (residual + y)?,
+                    None => y,
+                })
+            }
         }
     }
+}
+
+/// Applies the last layer of a block, and adds the result to the `residual` if there is one.
+pub(crate) fn project(layer: &Linear, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    Ok(match residual {
+        Some(residual) => layer.forward_add(x, residual)?,
+        None => layer.forward(x)?,
+    })
 }
 
 /// `down(f(gate(x)) · up(x))`.
@@ -73,10 +88,11 @@ impl GatedMlp {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gated = self
-            .activation
-            .forward_gated(&self.gate_up_proj.forward(x)?)?;
-        Ok(self.down_proj.forward(&gated)?)
+        project(&self.down_proj, &self.inner(x)?, None)
+    }
+
+    fn inner(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.gate_up_proj.forward_gated(x, self.activation)?)
     }
 }
 
@@ -88,9 +104,8 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let inner = self.activation.forward(&self.up_proj.forward(x)?)?;
-        Ok(self.down_proj.forward(&inner)?)
+    fn inner(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.activation.forward(&self.up_proj.forward(x)?)?)
     }
 }
 

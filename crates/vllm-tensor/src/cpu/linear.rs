@@ -1,40 +1,97 @@
-use std::cell::RefCell;
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 
-use super::aligned::AlignedBytes;
+use super::gated::{Gate, GateRow};
 use super::isa::Isa;
-use super::matmul::{Factor, PanelProduct, TASK_PANELS};
+use super::matmul::{Factor, PanelProduct};
 use super::panels::{PANEL, Panels};
-use super::pool;
 use super::storage::{f32_slice, filled};
-use crate::{DType, Error, Result};
+use super::{pool, scratch};
+use crate::{DType, Result};
 
-/// `x · Wᵀ + b` for a contiguous float32 `x`, `[rows, in]`, and `weight`, `[out, in]`.
+/// Panels that one task computes: 64 outputs, whose weights fit the second-level cache.
+const TASK_PANELS: usize = 4;
+
+/// Rows that one task computes: in bfloat16 they fit the second-level cache, too.
+const TASK_ROWS: usize = 256;
+
+/// `x · Wᵀ + b + r` for a contiguous float32 `x`, `[rows, in]`, a `weight`, `[out, in]`, a `bias`,
+/// `[out]`, and a contiguous `residual`, `[rows, out]`.
 ///
 /// Where the processor multiplies bfloat16 and the weight is stored so, `x` is rounded to bfloat16.
-pub(crate) fn linear(x: &Tensor, weight: &Panels, bias: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn linear(
+    x: &Tensor,
+    weight: &Panels,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let rows = x.dim(0)?;
+    let residual = residual.map(Tensor::storage_and_layout);
+    let residual = residual
+        .as_ref()
+        .map(|(storage, layout)| f32_slice(storage, layout))
+        .transpose()?;
+    let y = with_operands(x, bias, |x, bias| {
+        let finish = Finish::Sum { bias, residual };
+        multiply(Isa::current()?, x, weight, finish)
+    })?;
+    Ok(Tensor::from_vec(y, (rows, weight.out_features()), &Device::Cpu)?)
+}
+
+/// `f(x · Gᵀ + g) · (x · Uᵀ + u)` for a `weight` of gates `G` above ups `U`, `[2 · size, in]`, and a
+/// bias, `[2 · size]`: `[rows, size]`, the same bits as the two steps would give. `None` where the
+/// halves do not fall on panels.
+pub(crate) fn linear_gated(
+    x: &Tensor,
+    weight: &Panels,
+    bias: Option<&Tensor>,
+    gate: Gate,
+) -> Result<Option<Tensor>> {
+    let rows = x.dim(0)?;
+    let size = weight.out_features() / 2;
+    if size % PANEL != 0 || 2 * size != weight.out_features() {
+        return Ok(None);
+    }
+    let y = with_operands(x, bias, |x, bias| {
+        multiply(Isa::current()?, x, weight, Finish::Gated { bias, gate })
+    })?;
+    Ok(Some(Tensor::from_vec(y, (rows, size), &Device::Cpu)?))
+}
+
+fn with_operands<T>(
+    x: &Tensor,
+    bias: Option<&Tensor>,
+    run: impl FnOnce(&[f32], Option<&[f32]>) -> Result<T>,
+) -> Result<T> {
     let bias = bias.map(Tensor::storage_and_layout);
     let bias = bias
         .as_ref()
         .map(|(storage, layout)| f32_slice(storage, layout))
         .transpose()?;
     let (storage, layout) = x.storage_and_layout();
-    let x = f32_slice(&storage, layout)?;
-    let out_features = weight.out_features();
-    let y = multiply(Isa::current()?, x, weight, bias)?;
-    Ok(Tensor::from_vec(y, (rows, out_features), &Device::Cpu)?)
+    run(f32_slice(&storage, layout)?, bias)
 }
 
-fn multiply(isa: Isa, x: &[f32], weight: &Panels, bias: Option<&[f32]>) -> Result<Vec<f32>> {
+/// What becomes of the products while they are in the cache.
+#[derive(Clone, Copy)]
+enum Finish<'a> {
+    Sum {
+        bias: Option<&'a [f32]>,
+        residual: Option<&'a [f32]>,
+    },
+    /// The first half of the outputs gates the second.
+    Gated { bias: Option<&'a [f32]>, gate: Gate },
+}
+
+fn multiply(isa: Isa, x: &[f32], weight: &Panels, finish: Finish<'_>) -> Result<Vec<f32>> {
     match weight.dtype() {
         #[cfg(target_arch = "x86_64")]
-        DType::BF16 if isa.multiplies_bf16() => multiply_bf16(isa, x, weight, bias),
-        DType::BF16 => multiply_wide::<bf16>(isa, x, weight, bias),
-        DType::F16 => multiply_wide::<f16>(isa, x, weight, bias),
-        _ => multiply_wide::<f32>(isa, x, weight, bias),
+        DType::BF16 if isa.multiplies_bf16() => multiply_bf16(isa, x, weight, finish),
+        DType::BF16 => multiply_wide::<bf16>(isa, x, weight, finish),
+        DType::F16 => multiply_wide::<f16>(isa, x, weight, finish),
+        _ => multiply_wide::<f32>(isa, x, weight, finish),
     }
 }
 
@@ -43,28 +100,29 @@ fn multiply_wide<E: Factor>(
     isa: Isa,
     x: &[f32],
     weight: &Panels,
-    bias: Option<&[f32]>,
+    finish: Finish<'_>,
 ) -> Result<Vec<f32>> {
     let weights = weight.elements::<E>();
-    by_panels(x, weight, bias, |first_panel, num_panels, outputs, y| {
+    let in_features = weight.in_features();
+    by_blocks(isa, x, weight, finish, |block, y, y_stride| {
         let product = PanelProduct {
-            x,
-            in_features: weight.in_features(),
-            weights: weights[first_panel * weight.panel_len()..].as_ptr(),
+            x: &x[block.rows.start * in_features..block.rows.end * in_features],
+            in_features,
+            weights: weights[block.first_panel * weight.panel_len()..].as_ptr(),
             panel_len: weight.panel_len(),
-            num_panels,
+            num_panels: block.outputs.div_ceil(PANEL),
             y,
-            y_stride: weight.out_features(),
-            outputs,
+            y_stride,
+            outputs: block.outputs,
         };
-        // SAFETY: the panels are the weight's, and `by_panels` gives room for the outputs.
+        // SAFETY: the panels are the weight's, and `by_blocks` gives room for the outputs.
         unsafe { isa.run(product) }
     })
 }
 
 /// With the instructions for bfloat16.
 #[cfg(target_arch = "x86_64")]
-fn multiply_bf16(isa: Isa, x: &[f32], weight: &Panels, bias: Option<&[f32]>) -> Result<Vec<f32>> {
+fn multiply_bf16(isa: Isa, x: &[f32], weight: &Panels, finish: Finish<'_>) -> Result<Vec<f32>> {
     use super::matmul_bf16::{Bf16Product, RowLayout, round_rows};
 
     let (rows, padded_inputs) = (x.len() / weight.in_features(), weight.padded_inputs());
@@ -73,20 +131,21 @@ fn multiply_bf16(isa: Isa, x: &[f32], weight: &Panels, bias: Option<&[f32]>) -> 
         _ => RowLayout::Rows,
     };
     let weights = weight.elements::<bf16>();
-    with_scratch(2 * layout.len(rows, padded_inputs), |scratch| {
+    scratch::for_operation(2 * layout.len(rows, padded_inputs), |scratch| {
         let rounded: *mut u16 = scratch.cast();
         round_rows(x, weight.in_features(), padded_inputs, layout, rounded)?;
         let rounded = Shared(rounded.cast_const());
-        by_panels(x, weight, bias, |first_panel, num_panels, outputs, y| {
+        by_blocks(isa, x, weight, finish, |block, y, y_stride| {
             let product = Bf16Product {
-                x: rounded.get(),
-                rows,
+                // Blocks begin at whole tiles.
+                x: rounded.get().wrapping_add(block.rows.start * padded_inputs),
+                rows: block.rows.len(),
                 padded_inputs,
-                weights: weights[first_panel * weight.panel_len()..].as_ptr().cast(),
-                num_panels,
+                weights: weights[block.first_panel * weight.panel_len()..].as_ptr().cast(),
+                num_panels: block.outputs.div_ceil(PANEL),
                 y,
-                y_stride: weight.out_features(),
-                outputs,
+                y_stride,
+                outputs: block.outputs,
             };
             // SAFETY: `multiplies_bf16` is only said of available instructions; the rounded rows, the
             // panels and the outputs have the sizes given.
@@ -100,46 +159,138 @@ fn multiply_bf16(isa: Isa, x: &[f32], weight: &Panels, bias: Option<&[f32]>) -> 
     })
 }
 
-/// Makes the result by tasks of a few panels each. `product` gets the first panel, the number of
-/// panels, the outputs that they have, and where to write their sums of the first row. The bias is
-/// added here.
-fn by_panels(
+/// A part of the products: of some rows with some panels.
+#[derive(Clone, Debug)]
+struct Block {
+    rows: Range<usize>,
+    first_panel: usize,
+    /// Outputs that the panels really have.
+    outputs: usize,
+}
+
+/// Makes the result block by block. `product` gets a block, where to write its first row, and how far
+/// it is to the next row.
+fn by_blocks(
+    isa: Isa,
     x: &[f32],
     weight: &Panels,
-    bias: Option<&[f32]>,
-    product: impl Fn(usize, usize, usize, *mut f32) + Sync,
+    finish: Finish<'_>,
+    product: impl Fn(Block, *mut f32, usize) + Sync,
 ) -> Result<Vec<f32>> {
     let (in_features, out_features) = (weight.in_features(), weight.out_features());
     let rows = x.len() / in_features;
     assert_eq!(x.len(), rows * in_features);
+    let width = match finish {
+        Finish::Sum { .. } => out_features,
+        Finish::Gated { .. } => out_features / 2,
+    };
+    let (Finish::Sum { bias, .. } | Finish::Gated { bias, .. }) = finish;
     assert!(bias.is_none_or(|bias| bias.len() == out_features));
-    let work = rows
-        .saturating_mul(out_features)
-        .saturating_mul(in_features);
-    filled(rows * out_features, |y| {
+    let work = rows.saturating_mul(out_features).saturating_mul(in_features);
+    filled(rows * width, |y| {
         let y = Output(y);
-        let num_panels = out_features.div_ceil(PANEL);
-        pool::for_each(num_panels.div_ceil(TASK_PANELS), work, |task| {
-            let first_panel = task * TASK_PANELS;
+        let panel_tasks = width.div_ceil(TASK_PANELS * PANEL);
+        // Tasks with the same rows follow one another, so that the rows stay in the cache.
+        pool::for_each(rows.div_ceil(TASK_ROWS) * panel_tasks, work, |task| {
+            let first_row = task / panel_tasks * TASK_ROWS;
+            let first_panel = task % panel_tasks * TASK_PANELS;
             let first = first_panel * PANEL;
-            let outputs = (out_features - first).min(TASK_PANELS * PANEL);
-            // SAFETY: `first` is an output of the first row.
-            let y = unsafe { y.get().add(first) };
-            product(first_panel, outputs.div_ceil(PANEL), outputs, y);
-            let Some(bias) = bias else { return };
-            for row in 0..rows {
-                // SAFETY: these outputs are this task's, and written by the product.
-                let y =
-                    unsafe { std::slice::from_raw_parts_mut(y.add(row * out_features), outputs) };
-                y.iter_mut()
-                    .zip(&bias[first..])
-                    .for_each(|(y, bias)| *y += bias);
+            let block = Block {
+                rows: first_row..(first_row + TASK_ROWS).min(rows),
+                first_panel,
+                outputs: (width - first).min(TASK_PANELS * PANEL),
+            };
+            // SAFETY: the block is a part of the result that no other task writes to.
+            unsafe {
+                let y = y.get().add(first_row * width + first);
+                match finish {
+                    Finish::Sum { bias, residual } => {
+                        product(block.clone(), y, width);
+                        let bias = bias.map(|bias| &bias[first..]);
+                        let residual = residual.map(|r| &r[first_row * width + first..]);
+                        add(&block, bias, residual, y, width);
+                    }
+                    Finish::Gated { bias, gate } => {
+                        gate_block(isa, &block, bias, gate, &product, y, width);
+                    }
+                }
             }
         })
     })
 }
 
-/// The result, written by all tasks at once, each to columns of its own.
+/// Adds to the sums of a block at `y`.
+///
+/// # Safety
+/// `y` leads to the block's sums, in rows `y_stride` apart.
+unsafe fn add(
+    block: &Block,
+    bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
+    y: *mut f32,
+    y_stride: usize,
+) {
+    if bias.is_none() && residual.is_none() {
+        return;
+    }
+    for row in 0..block.rows.len() {
+        // SAFETY: the caller's promise.
+        let y = unsafe { std::slice::from_raw_parts_mut(y.add(row * y_stride), block.outputs) };
+        if let Some(bias) = bias {
+            y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+        }
+        if let Some(residual) = residual {
+            let residual = &residual[row * y_stride..];
+            y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+        }
+    }
+}
+
+/// Computes a block of gates and the block of ups behind it, and writes what the gates let through to
+/// `y`.
+///
+/// # Safety
+/// `y` leads to the block's outputs, in rows `size` apart.
+unsafe fn gate_block(
+    isa: Isa,
+    block: &Block,
+    bias: Option<&[f32]>,
+    gate: Gate,
+    product: &impl Fn(Block, *mut f32, usize),
+    y: *mut f32,
+    size: usize,
+) {
+    let outputs = block.outputs;
+    let up_block = Block {
+        first_panel: block.first_panel + size / PANEL,
+        ..block.clone()
+    };
+    let len = block.rows.len() * outputs;
+    scratch::for_task(2 * len * size_of::<f32>(), |scratch| {
+        // SAFETY: the scratch has room for both blocks, one row after the other; `y` is the caller's
+        // promise.
+        unsafe {
+            let gates: *mut f32 = scratch.cast();
+            let ups = gates.add(len);
+            product(block.clone(), gates, outputs);
+            product(up_block.clone(), ups, outputs);
+            if let Some(bias) = bias {
+                add(block, Some(&bias[block.first_panel * PANEL..]), None, gates, outputs);
+                add(&up_block, Some(&bias[up_block.first_panel * PANEL..]), None, ups, outputs);
+            }
+            for row in 0..block.rows.len() {
+                isa.run(GateRow {
+                    gate,
+                    gates: std::slice::from_raw_parts(gates.add(row * outputs), outputs),
+                    ups: std::slice::from_raw_parts(ups.add(row * outputs), outputs),
+                    to: y.add(row * size),
+                });
+            }
+        }
+    });
+}
+
+/// The result, written by all tasks at once, each to a block of its own.
 struct Output(*mut f32);
 
 // SAFETY: as said above.
@@ -163,30 +314,6 @@ impl Shared {
     fn get(&self) -> *const u16 {
         self.0
     }
-}
-
-/// Runs `f` with `len` bytes of memory that this thread keeps for the next time. Their contents are
-/// left from the last time.
-fn with_scratch<T>(len: usize, f: impl FnOnce(*mut u8) -> Result<T>) -> Result<T> {
-    thread_local! {
-        static SCRATCH: RefCell<Option<AlignedBytes>> = const { RefCell::new(None) };
-    }
-    SCRATCH.with_borrow_mut(|scratch| {
-        let bytes = match scratch.take_if(|bytes| bytes.len() < len) {
-            None if scratch.is_some() => scratch.as_mut(),
-            _ => None,
-        };
-        let bytes = match bytes {
-            Some(bytes) => bytes,
-            None => {
-                // A quarter more, so that a slowly growing batch does not ask each time.
-                let grown =
-                    AlignedBytes::zeroed(len + len / 4).map_err(|e| Error::Memory(len, e))?;
-                scratch.insert(grown)
-            }
-        };
-        f(bytes.as_mut_ptr())
-    })
 }
 
 #[cfg(test)]
@@ -217,6 +344,13 @@ mod tests {
         panels
     }
 
+    fn sum(bias: Option<&[f32]>) -> Finish<'_> {
+        Finish::Sum {
+            bias,
+            residual: None,
+        }
+    }
+
     /// Every instruction set against float64, at sizes around the tiles and lanes.
     fn check<E: PanelElement>() {
         for (rows, in_features, out_features) in SIZES {
@@ -236,7 +370,7 @@ mod tests {
                         x
                     }
                 };
-                let y = multiply(isa, &x, &packed, Some(&bias)).unwrap();
+                let y = multiply(isa, &x, &packed, sum(Some(&bias))).unwrap();
                 for (index, actual) in y.iter().enumerate() {
                     let (row, column) = (index / out_features, index % out_features);
                     let products = (0..in_features).map(|k| {
@@ -263,7 +397,7 @@ mod tests {
     }
 
     fn check_invariance<E: PanelElement>() {
-        let (rows, in_features, out_features) = (41, 75, 150);
+        let (rows, in_features, out_features) = (TASK_ROWS + 41, 75, 150);
         let x = random(4, rows * in_features);
         let weight: Vec<E> = random(5, out_features * in_features)
             .into_iter()
@@ -271,11 +405,11 @@ mod tests {
             .collect();
         let packed = panels(&weight, in_features);
         for isa in Isa::available() {
-            let together = multiply(isa, &x, &packed, None).unwrap();
-            for chunk in [1, 2, 7, 16, 17, 32, 40] {
+            let together = multiply(isa, &x, &packed, sum(None)).unwrap();
+            for chunk in [1, 2, 7, 16, 17, 32, 40, 270] {
                 let pieces = x
                     .chunks(chunk * in_features)
-                    .flat_map(|rows| multiply(isa, rows, &packed, None).unwrap());
+                    .flat_map(|rows| multiply(isa, rows, &packed, sum(None)).unwrap());
                 let pieces: Vec<f32> = pieces.collect();
                 assert_eq!(pieces, together, "{isa:?} {:?} by {chunk}", E::DTYPE);
             }

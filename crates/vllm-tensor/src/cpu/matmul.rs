@@ -9,9 +9,6 @@ use super::isa::Kernel;
 use super::panels::{PANEL, PanelElement};
 use super::simd::Simd;
 
-/// Panels that one task computes: 64 outputs.
-pub(super) const TASK_PANELS: usize = 4;
-
 /// An element that can be multiplied without being converted as a whole.
 pub(super) trait Factor: PanelElement {
     /// Adds the products of the group of inputs from `k` on to the sums of `R` rows and of the

@@ -32,11 +32,11 @@ use candle_core::{DType, Tensor};
 pub(crate) use attention::paged_attention;
 #[cfg(test)]
 pub(crate) use attention::paged_attention_with;
-pub(crate) use gated::gated;
+pub(crate) use gated::{Gate, gated};
 pub use isa::Isa;
 pub(crate) use kv_store::KvStore;
 pub(crate) use kv_write::{heads, rotate_and_write, write};
-pub(crate) use linear::linear;
+pub(crate) use linear::{linear, linear_gated};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use panels::Panels;
 pub use pool::{num_threads, set_num_threads};

@@ -1,66 +1,151 @@
 use candle_core::{Device, Tensor};
 
-use super::storage::f32_slice;
+use super::isa::{Isa, Kernel};
+use super::pool;
+use super::simd::Simd;
+use super::storage::{f32_slice, filled};
 use crate::Result;
 
 /// Lanes of the sums over a row: a fixed order that compilers turn into vector instructions.
 const LANES: usize = 16;
 
-/// Layer norm of the rows of a float32 matrix.
+/// Rows that one task computes.
+const TASK_ROWS: usize = 8;
+
+/// Layer norm of the rows of a contiguous float32 matrix.
 pub(crate) fn layer_norm(
     x: &Tensor,
     weight: Option<&Tensor>,
     bias: Option<&Tensor>,
     eps: f32,
 ) -> Result<Tensor> {
-    let size = x.dim(1)?;
     let weight = weight.map(|weight| weight.to_vec1::<f32>()).transpose()?;
     let bias = bias.map(|bias| bias.to_vec1::<f32>()).transpose()?;
-    map_rows(x, |row, out| {
-        let mean = lane_sum(row, |value| value) / size as f32;
-        let variance = lane_sum(row, |value| (value - mean) * (value - mean)) / size as f32;
-        let scale = (variance + eps).sqrt().recip();
-        for (out, value) in out.iter_mut().zip(row) {
-            *out = (value - mean) * scale;
-        }
-        if let Some(weight) = &weight {
-            out.iter_mut()
-                .zip(weight)
-                .for_each(|(out, weight)| *out *= weight);
-        }
-        if let Some(bias) = &bias {
-            out.iter_mut()
-                .zip(bias)
-                .for_each(|(out, bias)| *out += bias);
-        }
-    })
+    let norm = Norm {
+        centered: true,
+        weight: weight.as_deref(),
+        bias: bias.as_deref(),
+        eps,
+    };
+    norm.of_rows(x)
 }
 
-/// RMS norm of the rows of a float32 matrix.
+/// RMS norm of the rows of a contiguous float32 matrix.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    let size = x.dim(1)?;
     let weight = weight.to_vec1::<f32>()?;
-    map_rows(x, |row, out| {
-        let mean_square = lane_sum(row, |value| value * value) / size as f32;
-        let scale = (mean_square + eps).sqrt().recip();
-        for ((out, value), weight) in out.iter_mut().zip(row).zip(&weight) {
-            *out = value * scale * weight;
-        }
-    })
+    let norm = Norm {
+        centered: false,
+        weight: Some(&weight),
+        bias: None,
+        eps,
+    };
+    norm.of_rows(x)
 }
 
-fn map_rows(x: &Tensor, map: impl Fn(&[f32], &mut [f32])) -> Result<Tensor> {
-    let (rows, size) = x.dims2()?;
-    let (storage, layout) = x.storage_and_layout();
-    let input = f32_slice(&storage, layout)?;
-    let mut output = vec![0f32; rows * size];
-    for (row, out) in input
-        .chunks_exact(size.max(1))
-        .zip(output.chunks_exact_mut(size.max(1)))
-    {
-        map(row, out);
+/// A norm over rows.
+#[derive(Clone, Copy)]
+struct Norm<'a> {
+    /// Whether the mean is taken off first.
+    centered: bool,
+    weight: Option<&'a [f32]>,
+    bias: Option<&'a [f32]>,
+    eps: f32,
+}
+
+impl Norm<'_> {
+    fn of_rows(self, x: &Tensor) -> Result<Tensor> {
+        let (rows, size) = x.dims2()?;
+        let (storage, layout) = x.storage_and_layout();
+        let input = f32_slice(&storage, layout)?;
+        for parameter in [self.weight, self.bias].into_iter().flatten() {
+            assert_eq!(parameter.len(), size);
+        }
+        let isa = Isa::current()?;
+        let output = filled(rows * size, |output| {
+            let output = Output(output);
+            pool::for_each(rows.div_ceil(TASK_ROWS), 4 * rows * size, |task| {
+                for row in task * TASK_ROWS..rows.min((task + 1) * TASK_ROWS) {
+                    let norm_row = NormRow {
+                        norm: self,
+                        row: &input[row * size..][..size],
+                        // SAFETY: the row is one of the result's.
+                        to: unsafe { output.get().add(row * size) },
+                    };
+                    // SAFETY: tasks write different rows, and the parameters have their size.
+                    unsafe { isa.run(norm_row) }
+                }
+            })
+        })?;
+        Ok(Tensor::from_vec(output, (rows, size), &Device::Cpu)?)
     }
-    Ok(Tensor::from_vec(output, (rows, size), &Device::Cpu)?)
+}
+
+/// The result, written by all tasks at once.
+struct Output(*mut f32);
+
+// SAFETY: each task writes rows that no other one touches.
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// A function, so that closures take the whole and not the pointer inside.
+    fn get(&self) -> *mut f32 {
+        self.0
+    }
+}
+
+struct NormRow<'a> {
+    norm: Norm<'a>,
+    row: &'a [f32],
+    to: *mut f32,
+}
+
+impl Kernel for NormRow<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let size = self.row.len();
+        let whole = size - size % S::LANES;
+        let Norm {
+            centered,
+            weight,
+            bias,
+            eps,
+        } = self.norm;
+        // SAFETY: all accesses are within the row, its parameters and its result, of one size.
+        unsafe {
+            let mean = if centered {
+                lane_sum(self.row, |x| x) / size as f32
+            } else {
+                0.0
+            };
+            let variance = lane_sum(self.row, |x| (x - mean) * (x - mean)) / size as f32;
+            let scale = (variance + eps).sqrt().recip();
+            for first in (0..whole).step_by(S::LANES) {
+                let x = S::load_f32(self.row.as_ptr().add(first));
+                let mut y = if centered {
+                    S::mul(S::sub(x, S::splat(mean)), S::splat(scale))
+                } else {
+                    S::mul(x, S::splat(scale))
+                };
+                if let Some(weight) = weight {
+                    y = S::mul(y, S::load_f32(weight.as_ptr().add(first)));
+                }
+                if let Some(bias) = bias {
+                    y = S::add(y, S::load_f32(bias.as_ptr().add(first)));
+                }
+                S::store(y, self.to.add(first));
+            }
+            for index in whole..size {
+                let mut y = (self.row[index] - mean) * scale;
+                if let Some(weight) = weight {
+                    y *= weight[index];
+                }
+                if let Some(bias) = bias {
+                    y += bias[index];
+                }
+                self.to.add(index).write(y);
+            }
+        }
+    }
 }
 
 /// The sum of `f` over the row: by lane, then over the lanes in order.

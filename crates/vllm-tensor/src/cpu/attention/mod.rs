@@ -14,7 +14,7 @@
 mod bf16;
 mod engine;
 mod product;
-mod softmax;
+pub(super) mod softmax;
 mod task;
 
 use std::ops::Range;

@@ -14,7 +14,7 @@ const LOWEST: f32 = -126.0;
 /// # Safety
 /// The processor has the instructions of `S`.
 #[inline(always)]
-pub(super) unsafe fn exp2<S: Simd>(x: S::Vector) -> S::Vector {
+pub(in crate::cpu) unsafe fn exp2<S: Simd>(x: S::Vector) -> S::Vector {
     /// Adding this rounds to a whole number, which then lies in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     const POLYNOMIAL: [f32; 7] = [
