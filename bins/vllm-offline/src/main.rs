@@ -28,6 +28,7 @@ use crate::sink::OpenSink;
 use crate::summary::Summary;
 
 fn main() -> ExitCode {
+    vllm_tensor::keep_freed_memory();
     let args = Args::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

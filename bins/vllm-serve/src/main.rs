@@ -28,6 +28,7 @@ use crate::environment::Environment;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
+    vllm_tensor::keep_freed_memory();
     let environment = Environment::of_process();
     let expanded = match expand::expand(std::env::args().skip(1), &Args::command()) {
         Ok(expanded) => expanded,

@@ -7,8 +7,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use vllm_tensor::{
-    AttentionMetadata, AttentionOptions, BatchSequence, DType, Device, KvCache, KvCacheSpec, Tensor,
-    paged_attention, write_kv,
+    AttentionMetadata, AttentionOptions, BatchSequence, DType, Device, KvCache, KvCacheSpec,
+    Tensor, paged_attention, write_kv,
 };
 
 const NUM_HEADS: usize = 16;
@@ -47,8 +47,8 @@ impl Step {
             dtype: dtype.into(),
         };
         let num_blocks = num_sequences * blocks_each;
-        let mut cache = KvCache::new(spec, num_blocks, BLOCK_SIZE, &Device::Cpu)
-            .expect("memory for the cache");
+        let mut cache =
+            KvCache::new(spec, num_blocks, BLOCK_SIZE, &Device::Cpu).expect("memory for the cache");
         // Blocks in an order that no prefetcher guesses.
         let block_tables: Vec<Vec<u32>> = (0..num_sequences)
             .map(|sequence| {
@@ -85,7 +85,11 @@ impl Step {
         }
     }
 
-    fn bench(mut self, group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>, name: &str) {
+    fn bench(
+        mut self,
+        group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>,
+        name: &str,
+    ) {
         let options = AttentionOptions::causal(HEAD_DIM);
         let mut layer = 0;
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
@@ -112,9 +116,10 @@ fn prefill(criterion: &mut Criterion) {
 }
 
 fn decode(criterion: &mut Criterion) {
-    for (name, num_layers, num_sequences, context_len) in
-        [("decode 1 x 8192", 16, 1, 8191), ("decode 32 x 192", 16, 32, 191)]
-    {
+    for (name, num_layers, num_sequences, context_len) in [
+        ("decode 1 x 8192", 16, 1, 8191),
+        ("decode 32 x 192", 16, 32, 191),
+    ] {
         let mut group = criterion.benchmark_group(name);
         for (name, dtype) in DTYPES {
             let bytes_per_token = 2 * NUM_KV_HEADS * HEAD_DIM * dtype.size_in_bytes();

@@ -87,7 +87,11 @@ pub fn rotate_and_write_kv(
     }
     let head_dim = layer.dims()[3];
     let norm_sizes = norms.map(|(queries, keys)| [queries.size(), keys.size()]);
-    if let Some(size) = norm_sizes.into_iter().flatten().find(|size| *size != head_dim) {
+    if let Some(size) = norm_sizes
+        .into_iter()
+        .flatten()
+        .find(|size| *size != head_dim)
+    {
         return Err(Error::Shape {
             operation: "norm of queries and keys",
             expected: format!("weights [{head_dim}]"),
@@ -115,7 +119,9 @@ fn rotate_and_write_plain(
     if let Some((query_norm, key_norm)) = norms {
         let head_dim = keys.dim(2)?;
         let normal = |norm: &RmsNorm, x: &Tensor| -> Result<Tensor> {
-            Ok(norm.forward(&x.reshape(((), head_dim))?)?.reshape(x.shape())?)
+            Ok(norm
+                .forward(&x.reshape(((), head_dim))?)?
+                .reshape(x.shape())?)
         };
         (queries, keys) = (normal(query_norm, &queries)?, normal(key_norm, &keys)?);
     }

@@ -31,6 +31,7 @@
 //! ```
 
 mod activation;
+mod allocator;
 mod attention;
 mod cpu;
 mod device;
@@ -48,7 +49,10 @@ mod test_support;
 mod weight;
 
 pub use activation::{Activation, softmax_last_dim};
-pub use attention::{AttentionOptions, QueryKeyValue, paged_attention, rotate_and_write_kv, write_kv};
+pub use allocator::keep_freed_memory;
+pub use attention::{
+    AttentionOptions, QueryKeyValue, paged_attention, rotate_and_write_kv, write_kv,
+};
 pub use candle_core::{DType, Device, Error as CandleError, Tensor};
 pub use cpu::{Isa, num_threads, set_num_threads};
 pub use device::{device_name, free_device_memory, select_device};

@@ -3,8 +3,8 @@ use vllm_tensor::{
 };
 
 use super::Norm;
-use super::feed_forward::project;
 use super::decoder::Step;
+use super::feed_forward::project;
 use crate::loader::{Linear, WeightLoader};
 use crate::{ModelConfig, Result};
 

@@ -136,7 +136,13 @@ fn a_window_of_one_sees_only_itself() {
 }
 
 /// Computes a prompt at once and in chunks, alone and beside others, and compares the bits.
-fn check_chunks(isa: Isa, dtype: KvCacheDType, heads: Heads, block_size: usize, window: Option<usize>) {
+fn check_chunks(
+    isa: Isa,
+    dtype: KvCacheDType,
+    heads: Heads,
+    block_size: usize,
+    window: Option<usize>,
+) {
     const LEN: usize = 600;
     let num_blocks = LEN.div_ceil(block_size) + 8;
     let table: Vec<u32> = (0..num_blocks as u32).rev().collect();
@@ -218,7 +224,11 @@ fn rows_do_not_depend_on_the_number_of_threads() {
             };
             let alone = with_threads(1);
             for num_threads in [2, 5, 16] {
-                assert_eq!(with_threads(num_threads), alone, "{isa:?} {dtype:?} {num_threads}");
+                assert_eq!(
+                    with_threads(num_threads),
+                    alone,
+                    "{isa:?} {dtype:?} {num_threads}"
+                );
             }
         }
     }
@@ -241,7 +251,10 @@ fn what_lies_in_slots_not_written_does_not_matter() {
         let (mut stale, _) = noisy_cache(&[sequence(0, 21)], (8, 16), heads, dtype);
         let poison = Tensor::full(f32::NAN, &[8, 16, 2, 64], &Device::Cpu).unwrap();
         stale.layer_mut(0).unwrap().fill(&poison, &poison);
-        let (keys, values) = (random_tensor(23, &[21, 2, 64]), random_tensor(24, &[21, 2, 64]));
+        let (keys, values) = (
+            random_tensor(23, &[21, 2, 64]),
+            random_tensor(24, &[21, 2, 64]),
+        );
         for cache in [&mut clean, &mut stale] {
             write_kv(cache.layer_mut(0).unwrap(), &keys, &values, &whole).unwrap();
         }
@@ -253,8 +266,16 @@ fn what_lies_in_slots_not_written_does_not_matter() {
             for isa in Isa::available() {
                 let expected = attend(isa, &queries, &mut clean, &metadata, &options);
                 let actual = attend(isa, &queries, &mut stale, &metadata, &options);
-                assert!(bits(&expected).iter().all(|bits| f32::from_bits(*bits).is_finite()));
-                assert_eq!(bits(&actual), bits(&expected), "{isa:?} {dtype:?} {context_len}");
+                assert!(
+                    bits(&expected)
+                        .iter()
+                        .all(|bits| f32::from_bits(*bits).is_finite())
+                );
+                assert_eq!(
+                    bits(&actual),
+                    bits(&expected),
+                    "{isa:?} {dtype:?} {context_len}"
+                );
             }
         }
     }
@@ -270,8 +291,7 @@ fn writes_land_in_their_slots_and_nowhere_else() {
             let layer = cache.layer_mut(0).unwrap();
             let shape = [metadata.num_tokens(), 3, 9];
             let (keys, values) = (random_tensor(17, &shape), random_tensor(18, &shape));
-            let (expected_keys, expected_values) =
-                (layer.keys().unwrap(), layer.values().unwrap());
+            let (expected_keys, expected_values) = (layer.keys().unwrap(), layer.values().unwrap());
             let rounded = |tensor: &Tensor| -> Tensor {
                 let narrow = tensor.to_dtype(dtype.tensor_dtype().unwrap()).unwrap();
                 narrow.to_dtype(DType::F32).unwrap()
@@ -279,8 +299,16 @@ fn writes_land_in_their_slots_and_nowhere_else() {
             write_slots_plain(&expected_keys, &rounded(&keys), &metadata).unwrap();
             write_slots_plain(&expected_values, &rounded(&values), &metadata).unwrap();
             write_kv(layer, &keys, &values, &metadata).unwrap();
-            assert_eq!(bits(&layer.keys().unwrap()), bits(&expected_keys), "{dtype:?}");
-            assert_eq!(bits(&layer.values().unwrap()), bits(&expected_values), "{dtype:?}");
+            assert_eq!(
+                bits(&layer.keys().unwrap()),
+                bits(&expected_keys),
+                "{dtype:?}"
+            );
+            assert_eq!(
+                bits(&layer.values().unwrap()),
+                bits(&expected_values),
+                "{dtype:?}"
+            );
         }
     }
 }
@@ -338,9 +366,11 @@ fn misshapen_operands_are_refused() {
             write_kv(layer, &tensor, &tensor, &metadata).is_err(),
             "{shape:?}"
         );
-        for [queries, keys, values] in
-            [[&tensor, &good, &good], [&good, &tensor, &good], [&good, &good, &tensor]]
-        {
+        for [queries, keys, values] in [
+            [&tensor, &good, &good],
+            [&good, &tensor, &good],
+            [&good, &good, &tensor],
+        ] {
             let new = QueryKeyValue {
                 queries,
                 keys,
@@ -360,7 +390,9 @@ fn misshapen_operands_are_refused() {
     let layer = cache.layer_mut(0).unwrap();
     let wide = RmsNorm::new(random_tensor(1, &[16]), 1e-6).unwrap();
     assert!(rotate_and_write_kv(layer, new, Some((&wide, &wide)), None, &metadata).is_err());
-    let angles = Rotary::new(vec![1.0; 5], 1.0).angles(&[0; 27], &Device::Cpu).unwrap();
+    let angles = Rotary::new(vec![1.0; 5], 1.0)
+        .angles(&[0; 27], &Device::Cpu)
+        .unwrap();
     assert!(rotate_and_write_kv(layer, new, None, Some(&angles), &metadata).is_err());
     let spec = *cache.spec();
     let mut smaller = KvCache::new(spec, 5, 16, &Device::Cpu).unwrap();

@@ -116,11 +116,7 @@ impl Gate {
                 Self::GeluTanh => {
                     let square = S::mul(gates, gates);
                     let factor = 2.0 * SQRT_2_OVER_PI * MINUS_LOG2_E;
-                    let cubic = S::mul_add(
-                        square,
-                        S::splat(0.044_715 * factor),
-                        S::splat(factor),
-                    );
+                    let cubic = S::mul_add(square, S::splat(0.044_715 * factor), S::splat(factor));
                     S::mul(gates, cubic)
                 }
             };

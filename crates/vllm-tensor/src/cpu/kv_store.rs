@@ -180,7 +180,9 @@ impl KvStore {
         let layout = KvLayout::new(spec, block_size).ok_or_else(too_large)?;
         let block_bytes = layout.block_bytes().ok_or_else(too_large)?;
         let bytes = block_bytes.checked_mul(num_blocks).ok_or_else(too_large)?;
-        let bytes = isize::try_from(bytes).map_err(|_| too_large())?.unsigned_abs();
+        let bytes = isize::try_from(bytes)
+            .map_err(|_| too_large())?
+            .unsigned_abs();
         Ok(Self {
             bytes: AlignedBytes::zeroed(bytes).map_err(|error| Error::Memory(bytes, error))?,
             layout,
@@ -191,7 +193,9 @@ impl KvStore {
     /// Bytes of a block; the greatest number where there are more.
     pub(crate) fn bytes_per_block(spec: &KvCacheSpec, block_size: usize) -> usize {
         let layout = KvLayout::new(spec, block_size);
-        layout.and_then(|layout| layout.block_bytes()).unwrap_or(usize::MAX)
+        layout
+            .and_then(|layout| layout.block_bytes())
+            .unwrap_or(usize::MAX)
     }
 
     pub(super) fn layout(&self) -> &KvLayout {
@@ -216,9 +220,17 @@ impl KvStore {
     /// Sets all keys and values, `[num_blocks, block_size, num_kv_heads, head_dim]`.
     #[cfg(test)]
     pub(crate) fn fill(&mut self, keys: &[f32], values: &[f32]) {
-        let KvLayout { num_kv_heads, head_dim, .. } = self.layout;
+        let KvLayout {
+            num_kv_heads,
+            head_dim,
+            ..
+        } = self.layout;
         let writer = self.writer();
-        for (index, (key, value)) in keys.chunks(head_dim).zip(values.chunks(head_dim)).enumerate() {
+        for (index, (key, value)) in keys
+            .chunks(head_dim)
+            .zip(values.chunks(head_dim))
+            .enumerate()
+        {
             let slot = (index / num_kv_heads) as u32;
             // SAFETY: nobody else uses the store.
             unsafe { writer.write(slot, index % num_kv_heads, key, value) };
@@ -232,7 +244,11 @@ impl KvStore {
 
     /// All values, likewise.
     pub(crate) fn all_values(&self) -> Vec<f32> {
-        let KvLayout { value_width, key_bytes, .. } = self.layout;
+        let KvLayout {
+            value_width,
+            key_bytes,
+            ..
+        } = self.layout;
         with_element!(self.layout.dtype, E => self.all(key_bytes, |lane, dim| {
             E::value_index(value_width, lane, dim)
         }, E::to_f32))
@@ -347,7 +363,10 @@ unsafe fn write_key<E: CacheElement>(keys: *mut E, lane: usize, key: &[f32]) {
         }
         for (dim, element) in narrow[..key.len()].iter().enumerate() {
             // SAFETY: within the strip.
-            unsafe { keys.add(E::key_index(lane, run * RUN + dim)).write(*element) };
+            unsafe {
+                keys.add(E::key_index(lane, run * RUN + dim))
+                    .write(*element)
+            };
         }
     }
 }
@@ -358,6 +377,10 @@ unsafe fn write_key<E: CacheElement>(keys: *mut E, lane: usize, key: &[f32]) {
 unsafe fn write_value<E: CacheElement>(values: *mut E, width: usize, lane: usize, value: &[f32]) {
     for (dim, from) in value.iter().enumerate() {
         // SAFETY: within the strip.
-        unsafe { values.add(E::value_index(width, lane, dim)).write(E::narrow(*from)) };
+        unsafe {
+            values
+                .add(E::value_index(width, lane, dim))
+                .write(E::narrow(*from))
+        };
     }
 }

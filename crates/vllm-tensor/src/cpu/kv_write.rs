@@ -37,7 +37,11 @@ pub(crate) fn write(
         slots: metadata.slot_mapping(),
         writer: store.writer(),
     };
-    prepare(preparation, metadata, keys.elem_count() + values.elem_count())
+    prepare(
+        preparation,
+        metadata,
+        keys.elem_count() + values.elem_count(),
+    )
 }
 
 /// Normalizes and rotates queries and keys, writes keys and values to their slots, and returns the
@@ -63,7 +67,11 @@ pub(crate) fn rotate_and_write(
     };
     let angle_views = angles.map(|(cosines, sines)| {
         let half = cosines.dims()[1];
-        (cosines.storage_and_layout(), sines.storage_and_layout(), half)
+        (
+            cosines.storage_and_layout(),
+            sines.storage_and_layout(),
+            half,
+        )
     });
     let angles = match &angle_views {
         Some((cosines, sines, half)) => Some(Angles {
@@ -153,11 +161,7 @@ struct Preparation<'a> {
     writer: KvWriter<'a>,
 }
 
-fn prepare(
-    preparation: Preparation<'_>,
-    metadata: &AttentionMetadata,
-    work: usize,
-) -> Result<()> {
+fn prepare(preparation: Preparation<'_>, metadata: &AttentionMetadata, work: usize) -> Result<()> {
     let isa = Isa::current()?;
     let num_tokens = preparation.slots.len();
     // Tokens that share a slot must be written in order.
@@ -211,12 +215,22 @@ impl Kernel for PrepareKernel<'_> {
                     for head in 0..queries.num_heads {
                         let to = output.0.add((token * queries.num_heads + head) * head_dim);
                         let to = std::slice::from_raw_parts_mut(to, head_dim);
-                        self.turn(queries.row(token, head), norms.map(|norms| norms[0]), token, to);
+                        self.turn(
+                            queries.row(token, head),
+                            norms.map(|norms| norms[0]),
+                            token,
+                            to,
+                        );
                     }
                 }
                 let row = std::slice::from_raw_parts_mut(self.row, head_dim);
                 for head in 0..keys.num_heads {
-                    self.turn(keys.row(token, head), norms.map(|norms| norms[1]), token, row);
+                    self.turn(
+                        keys.row(token, head),
+                        norms.map(|norms| norms[1]),
+                        token,
+                        row,
+                    );
                     writer.write(slots[token], head, row, values.row(token, head));
                 }
             }
@@ -238,7 +252,12 @@ impl PrepareKernel<'_> {
                 }
             }
         }
-        if let Some(Angles { cosines, sines, half }) = self.preparation.angles {
+        if let Some(Angles {
+            cosines,
+            sines,
+            half,
+        }) = self.preparation.angles
+        {
             let angles = token * half..(token + 1) * half;
             rotate_head(to, &cosines[angles.clone()], &sines[angles]);
         }

@@ -37,7 +37,11 @@ pub(crate) fn linear(
         let finish = Finish::Sum { bias, residual };
         multiply(Isa::current()?, x, weight, finish)
     })?;
-    Ok(Tensor::from_vec(y, (rows, weight.out_features()), &Device::Cpu)?)
+    Ok(Tensor::from_vec(
+        y,
+        (rows, weight.out_features()),
+        &Device::Cpu,
+    )?)
 }
 
 /// `f(x · Gᵀ + g) · (x · Uᵀ + u)` for a `weight` of gates `G` above ups `U`, `[2 · size, in]`, and a
@@ -51,7 +55,7 @@ pub(crate) fn linear_gated(
 ) -> Result<Option<Tensor>> {
     let rows = x.dim(0)?;
     let size = weight.out_features() / 2;
-    if size % PANEL != 0 || 2 * size != weight.out_features() {
+    if !size.is_multiple_of(PANEL) || 2 * size != weight.out_features() {
         return Ok(None);
     }
     let y = with_operands(x, bias, |x, bias| {
@@ -141,7 +145,9 @@ fn multiply_bf16(isa: Isa, x: &[f32], weight: &Panels, finish: Finish<'_>) -> Re
                 x: rounded.get().wrapping_add(block.rows.start * padded_inputs),
                 rows: block.rows.len(),
                 padded_inputs,
-                weights: weights[block.first_panel * weight.panel_len()..].as_ptr().cast(),
+                weights: weights[block.first_panel * weight.panel_len()..]
+                    .as_ptr()
+                    .cast(),
                 num_panels: block.outputs.div_ceil(PANEL),
                 y,
                 y_stride,
@@ -186,7 +192,9 @@ fn by_blocks(
     };
     let (Finish::Sum { bias, .. } | Finish::Gated { bias, .. }) = finish;
     assert!(bias.is_none_or(|bias| bias.len() == out_features));
-    let work = rows.saturating_mul(out_features).saturating_mul(in_features);
+    let work = rows
+        .saturating_mul(out_features)
+        .saturating_mul(in_features);
     filled(rows * width, |y| {
         let y = Output(y);
         let panel_tasks = width.div_ceil(TASK_PANELS * PANEL);
@@ -241,7 +249,9 @@ unsafe fn add(
         }
         if let Some(residual) = residual {
             let residual = &residual[row * y_stride..];
-            y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+            y.iter_mut()
+                .zip(residual)
+                .for_each(|(y, residual)| *y += residual);
         }
     }
 }
@@ -275,8 +285,20 @@ unsafe fn gate_block(
             product(block.clone(), gates, outputs);
             product(up_block.clone(), ups, outputs);
             if let Some(bias) = bias {
-                add(block, Some(&bias[block.first_panel * PANEL..]), None, gates, outputs);
-                add(&up_block, Some(&bias[up_block.first_panel * PANEL..]), None, ups, outputs);
+                add(
+                    block,
+                    Some(&bias[block.first_panel * PANEL..]),
+                    None,
+                    gates,
+                    outputs,
+                );
+                add(
+                    &up_block,
+                    Some(&bias[up_block.first_panel * PANEL..]),
+                    None,
+                    ups,
+                    outputs,
+                );
             }
             for row in 0..block.rows.len() {
                 isa.run(GateRow {

@@ -8,7 +8,6 @@ mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
-mod dot;
 mod gated;
 mod isa;
 mod kv_store;

@@ -14,6 +14,8 @@ pub(super) const MAX_LANES: usize = 16;
 pub(super) trait Simd {
     type Vector: Copy;
     const LANES: usize;
+    /// Whether there are instructions behind it. Where not, there are no registers to fill either.
+    const VECTORS: bool = true;
 
     unsafe fn zero() -> Self::Vector;
     unsafe fn splat(value: f32) -> Self::Vector;
@@ -119,6 +121,7 @@ pub(super) struct Scalar;
 impl Simd for Scalar {
     type Vector = [f32; 8];
     const LANES: usize = 8;
+    const VECTORS: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> Self::Vector {
@@ -200,7 +203,13 @@ impl Simd for Scalar {
         x: Self::Vector,
         limit: Self::Vector,
     ) -> Self::Vector {
-        std::array::from_fn(|lane| if x[lane] < limit[lane] { 0.0 } else { value[lane] })
+        std::array::from_fn(|lane| {
+            if x[lane] < limit[lane] {
+                0.0
+            } else {
+                value[lane]
+            }
+        })
     }
 
     #[inline(always)]

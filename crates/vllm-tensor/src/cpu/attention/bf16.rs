@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::engine::{Engine, PARTITION, Part, SCORE_BYTES};
+use super::engine::{Engine, Part, SCORE_BYTES};
 use super::product::Product;
 use crate::cpu::amx::{TILE, TILE_INPUTS, TileConfig};
 use crate::cpu::kv_store::{KvLayout, STRIP};

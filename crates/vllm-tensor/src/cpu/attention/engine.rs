@@ -163,25 +163,25 @@ impl<S: Simd, P: Product<S>> Engine for Vectors<S, P> {
 }
 
 /// Calls a function for all rows in turn, as many at a time as the registers have room for beside
-/// `$n` vectors.
+/// `$n` vectors, or one by one. Each number of rows is compiled for each instruction set and element,
+/// so there are few.
 macro_rules! for_rows {
     ($num_rows:expr, $function:ident::<$s:ident, $p:ident, _, $n:ident>($($argument:expr),*)) => {
         let mut row = 0;
-        while row < $num_rows {
-            let left = $num_rows - row;
-            if $s::LANES == STRIP && $n <= 2 && left >= 8 {
+        if $s::LANES == STRIP && $n == 2 {
+            while row + 8 <= $num_rows {
                 $function::<$s, $p, 8, $n>(row, $($argument),*);
                 row += 8;
-            } else if left >= 4 {
+            }
+        } else if $s::VECTORS {
+            while row + 4 <= $num_rows {
                 $function::<$s, $p, 4, $n>(row, $($argument),*);
                 row += 4;
-            } else if left >= 2 {
-                $function::<$s, $p, 2, $n>(row, $($argument),*);
-                row += 2;
-            } else {
-                $function::<$s, $p, 1, $n>(row, $($argument),*);
-                row += 1;
             }
+        }
+        while row < $num_rows {
+            $function::<$s, $p, 1, $n>(row, $($argument),*);
+            row += 1;
         }
     };
 }
@@ -291,7 +291,11 @@ unsafe fn value_tile<S: Simd, P: Product<S>, const R: usize, const N: usize>(
             std::array::from_fn(|n| values.wrapping_add((dim + n * S::LANES) * P::STEP))
         };
         for strip in part.strips.clone() {
-            let lanes = if strip == last { part.last_lanes } else { STRIP };
+            let lanes = if strip == last {
+                part.last_lanes
+            } else {
+                STRIP
+            };
             let rows =
                 std::array::from_fn(|r| weights.row(row + r).cast_const().add(strip * STRIP));
             let values = vectors(part.values[strip].cast());

@@ -103,11 +103,7 @@ impl<S: Simd> Product<S> for WidePairs {
     }
 
     #[inline(always)]
-    unsafe fn mul_add(
-        left: [S::Vector; 2],
-        right: [S::Vector; 2],
-        sum: S::Vector,
-    ) -> S::Vector {
+    unsafe fn mul_add(left: [S::Vector; 2], right: [S::Vector; 2], sum: S::Vector) -> S::Vector {
         // SAFETY: as above.
         unsafe { S::mul_add(left[1], right[1], S::mul_add(left[0], right[0], sum)) }
     }

@@ -52,7 +52,9 @@ impl State {
             for row in 0..num_rows {
                 self.softmax.add(row).write(Softmax::EMPTY);
             }
-            self.values.first.write_bytes(0, num_rows * self.values.stride);
+            self.values
+                .first
+                .write_bytes(0, num_rows * self.values.stride);
         }
     }
 
@@ -63,7 +65,8 @@ impl State {
     unsafe fn copy(self, other: Self, num_rows: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            self.softmax.copy_from_nonoverlapping(other.softmax, num_rows);
+            self.softmax
+                .copy_from_nonoverlapping(other.softmax, num_rows);
             let elements = num_rows * self.values.stride;
             self.values
                 .first
@@ -335,7 +338,7 @@ impl<E: Engine> Task<'_, E> {
             for lane in (lanes.start..seen.start).chain(seen.end..lanes.end) {
                 *scores.add(lane) = f32::NEG_INFINITY;
             }
-            if part.layout.block_size % STRIP != 0 {
+            if !part.layout.block_size.is_multiple_of(STRIP) {
                 for strip in strips.clone() {
                     let in_use = part.layout.lanes_in_use(partition * PARTITION + strip);
                     for lane in in_use..STRIP {
