@@ -100,6 +100,13 @@ macro_rules! fetch_ahead {
     };
 }
 
+/// Leaves what is ahead where it is.
+macro_rules! fetch_nothing {
+    ($weights:literal) => {
+        ""
+    };
+}
+
 /// Where a kernel reads and writes. Tiles of `x` and of a panel of weights are contiguous and follow
 /// one another.
 #[derive(Clone, Copy, Debug)]
@@ -222,21 +229,16 @@ pub(super) unsafe fn rows_by_panel(config: &TileConfig, operands: Operands) {
     }
 }
 
-/// Two blocks of rows, the first of 16 and the second of at most 16, times two panels.
-///
-/// # Safety
-/// AMX is available, and the operands are good for 32 rows of `x`, the rows of `config` of `y`, and
-/// two panels.
-pub(super) unsafe fn two_blocks_by_two_panels(config: &TileConfig, operands: Operands) {
-    let Operands {
-        x,
-        weights,
-        y,
-        y_stride,
-        ..
-    } = operands;
-    // SAFETY: the caller's promise; nothing else uses tiles.
-    unsafe {
+/// The assembly of [`two_blocks_by_two_panels`], with what is to be fetched.
+macro_rules! two_by_two {
+    ($fetch:ident, $config:ident, $operands:ident) => {{
+        let Operands {
+            x,
+            weights,
+            y,
+            y_stride,
+            ..
+        } = $operands;
         asm!(
             "ldtilecfg [{config}]",
             "tilezero tmm0",
@@ -244,11 +246,11 @@ pub(super) unsafe fn two_blocks_by_two_panels(config: &TileConfig, operands: Ope
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            fetch_ahead!("w0"),
+            $fetch!("w0"),
             "tileloadd tmm4, [{x0}+{row}*1]",
             "tileloadd tmm6, [{w0}+{row}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            fetch_ahead!("w1"),
+            $fetch!("w1"),
             "tileloadd tmm7, [{w1}+{row}*1]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tileloadd tmm5, [{x1}+{row}*1]",
@@ -265,12 +267,12 @@ pub(super) unsafe fn two_blocks_by_two_panels(config: &TileConfig, operands: Ope
             "tilestored [{y1}+{y_row}*1], tmm2",
             "tilestored [{y1}+{y_row}*1+64], tmm3",
             "tilerelease",
-            config = in(reg) config,
+            config = in(reg) $config,
             x0 = inout(reg) x => _,
-            x1 = inout(reg) x.add(operands.x_stride) => _,
+            x1 = inout(reg) x.add($operands.x_stride) => _,
             w0 = inout(reg) weights => _,
-            w1 = inout(reg) weights.add(operands.panel_stride) => _,
-            k = inout(reg) operands.k_tiles => _,
+            w1 = inout(reg) weights.add($operands.panel_stride) => _,
+            k = inout(reg) $operands.k_tiles => _,
             row = in(reg) 64usize,
             y0 = in(reg) y,
             y1 = in(reg) y.add(TILE * y_stride),
@@ -278,7 +280,30 @@ pub(super) unsafe fn two_blocks_by_two_panels(config: &TileConfig, operands: Ope
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
-        );
+        )
+    }};
+}
+
+/// Two blocks of rows, the first of 16 and the second of at most 16, times two panels.
+///
+/// `first` says that the weights may not be in a cache yet. Fetching what is there already would cost more
+/// than it brings.
+///
+/// # Safety
+/// AMX is available, and the operands are good for 32 rows of `x`, the rows of `config` of `y`, and
+/// two panels.
+pub(super) unsafe fn two_blocks_by_two_panels(
+    config: &TileConfig,
+    operands: Operands,
+    first: bool,
+) {
+    // SAFETY: the caller's promise; nothing else uses tiles.
+    unsafe {
+        if first {
+            two_by_two!(fetch_ahead, config, operands);
+        } else {
+            two_by_two!(fetch_nothing, config, operands);
+        }
     }
 }
 
