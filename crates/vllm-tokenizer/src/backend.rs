@@ -8,13 +8,21 @@ use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{
     AddedToken, AddedVocabulary, DecoderWrapper, ModelWrapper, NormalizerWrapper,
-    PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+    PostProcessorWrapper, PreTokenizerWrapper, Tokenizer, TokenizerImpl,
 };
 
 use crate::class::{Pipeline, TokenizerClass};
 use crate::error::{Error, Result};
 use crate::files::TokenizerFiles;
 use crate::settings::Settings;
+
+type BpeTokenizer = TokenizerImpl<
+    BPE,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
 
 const TOKENIZER_JSON: &str = "tokenizer.json";
 
@@ -79,7 +87,14 @@ pub(crate) fn build(files: &TokenizerFiles<'_>, settings: &Settings) -> Result<T
 /// A malformed file may make the parser panic (merges longer than any piece do); that is an error
 /// of the file, not of the program.
 fn from_tokenizer_json_bytes(bytes: &[u8]) -> Result<Tokenizer> {
-    let parsed = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(bytes)));
+    let parsed = catch_unwind(AssertUnwindSafe(|| {
+        // Where the kind of model is known, its vocabulary is read in one go; otherwise it is put
+        // into two generic trees first. Most vocabularies are of this kind.
+        match serde_json::from_slice::<BpeTokenizer>(bytes) {
+            Ok(tokenizer) => Ok(tokenizer.into()),
+            Err(_) => Tokenizer::from_bytes(bytes),
+        }
+    }));
     parsed
         .unwrap_or_else(|_| Err("vocabulary and merges do not belong together".into()))
         .map_err(|error| Error::invalid_file(TOKENIZER_JSON, error))

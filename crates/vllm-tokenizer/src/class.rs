@@ -221,8 +221,5 @@ fn metaspace_decoders() -> Vec<Value> {
 }
 
 fn mentions_byte_level(tokenizer_json: &[u8]) -> bool {
-    const NEEDLE: &[u8] = b"\"ByteLevel\"";
-    tokenizer_json
-        .windows(NEEDLE.len())
-        .any(|window| window == NEEDLE)
+    std::str::from_utf8(tokenizer_json).is_ok_and(|json| json.contains("\"ByteLevel\""))
 }
