@@ -431,11 +431,14 @@ fn open_weights(files: &ModelFiles, format: LoadFormat) -> Result<(Weights, Opti
     if format == LoadFormat::Dummy {
         return Ok((Weights::Dummy, None));
     }
+    let mut opened = Vec::new();
     let weights = WeightFiles::open(files.list(), format, |name| {
-        let bytes = files.open(name)?;
-        Ok::<FileBuffer, vllm_hub::Error>(Arc::new(bytes))
+        let bytes = Arc::new(files.open(name)?);
+        opened.push(Arc::clone(&bytes));
+        Ok::<FileBuffer, vllm_hub::Error>(bytes)
     })
     .map_err(|error| Error::Setup(format!("{}: {error}", files.name())))?;
     let dtype = weights.dtype();
+    let weights = weights.on_release(move |part| opened.iter().for_each(|file| file.release(part)));
     Ok((weights.into(), dtype))
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use support::{Fixture, fixture_names, fixture_path};
 use vllm_models::{
@@ -97,4 +97,24 @@ fn the_size_is_known_before_anything_is_read() {
         model.weight_bytes()
     };
     assert_eq!(bytes_in(DType::F32), 2 * bytes_in(DType::BF16));
+}
+
+#[test]
+fn what_was_read_is_released_once() {
+    let path = fixture_path("qwen3");
+    let read = |file: &str| std::fs::read(path.join(file)).unwrap();
+    let config = ModelConfig::from_json(&read("config.json")).unwrap();
+    let file = Arc::new(read("model.safetensors"));
+    let released = Arc::new(Mutex::new(0));
+    let sum = released.clone();
+    let files = vec![("model.safetensors".to_owned(), file.clone() as FileBuffer)];
+    let weights = WeightFiles::new(files).unwrap().on_release(move |part| {
+        let offset = part.as_ptr().addr() - file.as_ptr().addr();
+        assert!(offset + part.len() <= file.len());
+        *sum.lock().unwrap() += part.len() as u64;
+    });
+    let model = CheckedModel::new(&config, weights, &Device::Cpu, DType::BF16).unwrap();
+    let promised = model.weight_bytes();
+    model.load(&mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(*released.lock().unwrap(), promised);
 }
