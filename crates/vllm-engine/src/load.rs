@@ -323,6 +323,7 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
         "tokenizer.json",
         "vocab.json",
         "merges.txt",
+        "tokenizer.model",
         "tokenizer_config.json",
         "special_tokens_map.json",
         "added_tokens.json",
@@ -344,7 +345,7 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
     }
     let get = |name: &str| found.get(name).map(|bytes| &bytes[..]);
     if config.load_format == LoadFormat::Dummy
-        && ["tokenizer.json", "vocab.json"]
+        && ["tokenizer.json", "vocab.json", "tokenizer.model"]
             .iter()
             .all(|name| get(name).is_none())
     {
@@ -356,6 +357,7 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
         tokenizer_json: get("tokenizer.json"),
         vocab_json: get("vocab.json"),
         merges_txt: get("merges.txt"),
+        sentencepiece_model: get("tokenizer.model"),
         tokenizer_config_json: get("tokenizer_config.json"),
         special_tokens_map_json: get("special_tokens_map.json"),
         added_tokens_json: get("added_tokens.json"),

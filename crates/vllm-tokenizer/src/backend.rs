@@ -14,6 +14,7 @@ use tokenizers::{
 use crate::class::{Pipeline, TokenizerClass};
 use crate::error::{Error, Result};
 use crate::files::TokenizerFiles;
+use crate::sentencepiece;
 use crate::settings::Settings;
 
 type BpeTokenizer = TokenizerImpl<
@@ -32,8 +33,13 @@ pub(crate) fn build(files: &TokenizerFiles<'_>, settings: &Settings) -> Result<T
     let mut backend = match (files.tokenizer_json, files.vocab_json, files.merges_txt) {
         (Some(bytes), ..) => from_tokenizer_json_bytes(bytes)?,
         (None, Some(vocab), Some(merges)) => Tokenizer::new(parse_bpe(vocab, merges)?),
-        _ => return Err(Error::MissingVocabulary),
+        _ => match files.sentencepiece_model {
+            Some(bytes) => from_sentencepiece_bytes(bytes)?,
+            None => return Err(Error::MissingVocabulary),
+        },
     };
+    let from_bpe_files =
+        !from_tokenizer_json && files.vocab_json.is_some() && files.merges_txt.is_some();
     let invalid = |error: tokenizers::Error| Error::invalid_file(TOKENIZER_JSON, error);
     backend
         .with_padding(None)
@@ -46,7 +52,7 @@ pub(crate) fn build(files: &TokenizerFiles<'_>, settings: &Settings) -> Result<T
     }
     // A bare vocabulary has no stored pipeline; GPT-2's is the one that comes in this form.
     let class = match settings.class {
-        TokenizerClass::Stored if !from_tokenizer_json => TokenizerClass::Gpt2,
+        TokenizerClass::Stored if from_bpe_files => TokenizerClass::Gpt2,
         class => class,
     };
     if let Some(pipeline) = class.pipeline(settings)
@@ -69,7 +75,8 @@ pub(crate) fn build(files: &TokenizerFiles<'_>, settings: &Settings) -> Result<T
     let (add_bos, add_eos) = if from_tokenizer_json {
         (None, None)
     } else {
-        (settings.add_bos_token, settings.add_eos_token)
+        let add_bos = settings.add_bos_token;
+        (add_bos.or(class.adds_bos()), settings.add_eos_token)
     };
     let flags_given = add_bos.is_some() || add_eos.is_some();
     if flags_given || class == TokenizerClass::GptNeoX {
@@ -98,6 +105,14 @@ fn from_tokenizer_json_bytes(bytes: &[u8]) -> Result<Tokenizer> {
     parsed
         .unwrap_or_else(|_| Err("vocabulary and merges do not belong together".into()))
         .map_err(|error| Error::invalid_file(TOKENIZER_JSON, error))
+}
+
+fn from_sentencepiece_bytes(bytes: &[u8]) -> Result<Tokenizer> {
+    let parsed = catch_unwind(AssertUnwindSafe(|| sentencepiece::build(bytes)));
+    parsed.unwrap_or_else(|_| {
+        let reason = "its map of characters is damaged";
+        Err(Error::invalid_file("tokenizer.model", reason))
+    })
 }
 
 /// Parses `vocab.json` and `merges.txt`.
