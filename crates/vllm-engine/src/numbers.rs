@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn context_lengths_may_be_left_to_the_model() {
-        let check = |text: &str, expected| assert_eq!(text.parse(), Ok(expected));
+        let check = |text: &str, expected: ContextLength| assert_eq!(text.parse(), Ok(expected));
         check("auto", ContextLength::Auto);
         check("-1", ContextLength::Auto);
         check("4K", ContextLength::Tokens(4096));
