@@ -91,6 +91,7 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
     let options = ResolveOptions {
         revision: config.revision.clone(),
         without_weights: config.load_format == LoadFormat::Dummy,
+        pytorch_weights: config.load_format == LoadFormat::Pt,
         ..hub_options(config)
     };
     let files = resolve(&config.model, &options)?;
