@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use vllm_batch::{InputFormat, InputOptions, Shard};
-use vllm_engine::{DefaultSampling, EngineConfig, LoadFormat, SamplingParams};
+use vllm_engine::{ContextLength, DefaultSampling, EngineConfig, LoadFormat, SamplingParams};
 
 /// Complete prompts, one or a whole data set, as one continuously batched job.
 ///
@@ -116,9 +116,10 @@ pub(crate) struct EngineArgs {
     /// Token for private and gated models; also HF_TOKEN
     #[arg(long, value_name = "TOKEN")]
     hf_token: Option<String>,
-    /// Longest prompt and output together, in tokens [default: the model's own limit]
-    #[arg(long, value_name = "TOKENS")]
-    max_model_len: Option<usize>,
+    /// Longest prompt and output together, in tokens, such as 4096, 4k or 4K; auto for what the KV
+    /// cache has room for [default: the model's own limit]
+    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
+    max_model_len: Option<ContextLength>,
     /// Most sequences in one step
     #[arg(long, value_name = "N")]
     max_num_seqs: Option<usize>,
@@ -210,7 +211,7 @@ impl EngineArgs {
         config.tokenizer.clone_from(&self.tokenizer);
         config.revision.clone_from(&self.revision);
         config.hf_token.clone_from(&self.hf_token);
-        config.max_model_len = self.max_model_len;
+        config.set_context_length(self.max_model_len);
         config.max_num_seqs = self.max_num_seqs;
         config.max_num_batched_tokens = self.max_num_batched_tokens;
         config.kv_cache_memory_bytes = self.kv_cache_memory_bytes;

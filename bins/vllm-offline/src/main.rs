@@ -19,7 +19,8 @@ use std::sync::Arc;
 use clap::Parser;
 use serde_json::json;
 use vllm_batch::{Error, Job, JobIdentity, JobSettings, Stop};
-use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient, SamplingParams, plan_memory};
+use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient, LoadObserver, SamplingParams, plan_memory};
+use vllm_terminal::ByteBar;
 
 use crate::args::Args;
 use crate::data::DataSet;
@@ -87,7 +88,7 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
         eprintln!("No --model given: using the embedded demo model.");
         DEMO_MODEL
     });
-    let config = args.engine.config(model);
+    let mut config = args.engine.config(model);
     if args.engine.dry_run {
         eprintln!("{}", plan_memory(&config)?);
         return Ok(Outcome::Complete { rows: 0, failed: 0 });
@@ -96,6 +97,9 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
     let data = DataSet::open(&args.data)?;
     let sink = OpenSink::open(&args.data)?;
 
+    config.load_observer = ByteBar::on_terminal("Loading weights").map(|bar| {
+        LoadObserver::new(move |progress| bar.show(progress.loaded_bytes, progress.total_bytes))
+    });
     let engine = Arc::new(AsyncLlm::new(&config)?);
     let own_defaults = &engine.info().default_sampling;
     let params = checked(args.sampling.params(own_defaults))?;

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use vllm_engine::LoadFormat;
-
-use crate::numbers::{context_length, human_number};
+use vllm_engine::{ContextLength, LoadFormat, human_number};
 
 /// Serve a language model over HTTP as OpenAI's API does.
 #[derive(Debug, Parser)]
@@ -180,7 +178,12 @@ pub(crate) struct Args {
     )]
     pub(crate) load_format: LoadFormat,
     /// Prompt and output tokens of one request, such as 4096, 4k or 4K
-    #[arg(long, value_name = "TOKENS", value_parser = context_length, allow_hyphen_values = true, help_heading = "Engine")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        allow_hyphen_values = true,
+        help_heading = "Engine"
+    )]
     pub(crate) max_model_len: Option<ContextLength>,
     /// The tokenizer, if it is not with the model
     #[arg(long, value_name = "FOLDER_OR_NAME", help_heading = "Engine")]
@@ -292,15 +295,6 @@ pub(crate) struct Args {
     /// No periodic line and no engine metrics
     #[arg(long, help_heading = "Logging")]
     pub(crate) disable_log_stats: bool,
-}
-
-/// `--max-model-len`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ContextLength {
-    /// As long as the model allows.
-    Auto,
-    /// This many tokens.
-    Tokens(usize),
 }
 
 /// Strings from a JSON list.

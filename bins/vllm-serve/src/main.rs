@@ -12,7 +12,6 @@ mod compatibility;
 mod environment;
 mod expand;
 mod logging;
-mod numbers;
 mod settings;
 
 use std::process::ExitCode;
@@ -20,8 +19,9 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
 use tokio::runtime::Runtime;
-use vllm_engine::{AsyncLlm, EngineClient, plan_memory};
+use vllm_engine::{AsyncLlm, EngineClient, LoadObserver, plan_memory};
 use vllm_server::{BoundSocket, ExitCause, Phase, Server, Shutdown};
+use vllm_terminal::ByteBar;
 
 use crate::args::Args;
 use crate::environment::Environment;
@@ -84,7 +84,10 @@ fn run(settings: Settings) -> Result<ExitCode, String> {
             .await
             .map_err(text)?;
         shutdown.on_signals().map_err(text)?;
-        let engine_config = settings.engine;
+        let mut engine_config = settings.engine;
+        engine_config.load_observer = ByteBar::on_terminal("Loading weights").map(|bar| {
+            LoadObserver::new(move |progress| bar.show(progress.loaded_bytes, progress.total_bytes))
+        });
         let has_model_defaults = engine_config.generation_config == "auto"
             && engine_config.override_generation_config.is_none();
         let loading = tokio::task::spawn_blocking(move || AsyncLlm::new(&engine_config));

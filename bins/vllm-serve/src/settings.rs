@@ -10,9 +10,7 @@ use vllm_server::{
     Listen, LogConfig, ServerConfig, TlsConfig,
 };
 
-use crate::args::{
-    Args, ContentFormat, ContextLength, FingerprintMode, LogLevel, SchedulingPolicy,
-};
+use crate::args::{Args, ContentFormat, FingerprintMode, LogLevel, SchedulingPolicy};
 use crate::environment::Environment;
 use crate::logging::LogSettings;
 
@@ -70,10 +68,7 @@ fn engine_config(args: Args, model: String) -> Result<EngineConfig, String> {
     config.load_format = args.load_format;
     config.device = args.device;
     config.dtype = args.dtype;
-    config.max_model_len = args.max_model_len.and_then(|length| match length {
-        ContextLength::Auto => None,
-        ContextLength::Tokens(tokens) => Some(tokens),
-    });
+    config.set_context_length(args.max_model_len);
     if let Some(block_size) = args.block_size {
         config.block_size = block_size;
     }

@@ -1,13 +1,16 @@
 //! From a model's name to everything that serving it needs.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 use vllm_chat_template::ChatTemplate;
 use vllm_hub::{FileBytes, ModelFiles, ResolveOptions, Token};
 use vllm_models::{
-    CheckedModel, FileBuffer, LoadFormat, Model, ModelConfig, WeightFiles, Weights,
+    CheckedModel, FileBuffer, LoadFormat, LoadProgress, Model, ModelConfig, WeightFiles, Weights,
     check_architecture,
 };
 use vllm_sampling::DefaultSampling;
@@ -88,6 +91,7 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
     let options = ResolveOptions {
         revision: config.revision.clone(),
         without_weights: config.load_format == LoadFormat::Dummy,
+        pytorch_weights: config.load_format == LoadFormat::Pt,
         ..hub_options(config)
     };
     let files = resolve(&config.model, &options)?;
@@ -135,15 +139,15 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         plan,
     } = prepare(config)?;
     tracing::info!("Memory plan: {plan}");
-    let tokenizer = Arc::new(load_tokenizer(config, &files)?);
     let default_sampling = load_default_sampling(config, &files)?;
-
-    let started = Instant::now();
-    let model = model.load(&mut |_| ()).map_err(Error::setup)?;
-    tracing::info!(
-        "Loading weights took {:.2} seconds",
-        started.elapsed().as_secs_f64()
-    );
+    let (model, tokenizer) = thread::scope(|scope| {
+        // Large vocabularies take about as long as the weights of a small model.
+        let tokenizer = TokenizerThread::start(scope, config, &files, model_config.vocab_size);
+        let model = load_weights(model, config, || tokenizer.has_failed());
+        // Without a tokenizer the weights were not read to their end.
+        let tokenizer = tokenizer.join()?;
+        Ok::<_, Error>((model?, Arc::new(tokenizer)))
+    })?;
     let kv_cache = KvCache::new(
         model_config.kv_cache_spec(dtype),
         plan.num_blocks,
@@ -177,6 +181,102 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         templates,
         info,
     })
+}
+
+/// Loads the weights, telling the observer, or the log every few seconds, and stops when `is_in_vain`.
+fn load_weights(
+    model: CheckedModel,
+    config: &EngineConfig,
+    is_in_vain: impl Fn() -> bool,
+) -> Result<Box<dyn Model>> {
+    const LOG_INTERVAL: Duration = Duration::from_secs(5);
+    let started = Instant::now();
+    let mut last_logged = started;
+    let mut watch = |progress: LoadProgress| {
+        match &config.load_observer {
+            Some(observer) => observer.tell(progress),
+            None if last_logged.elapsed() >= LOG_INTERVAL => {
+                last_logged = Instant::now();
+                tracing::info!(
+                    "Loading weights: {:.2} of {:.2} GiB",
+                    gib(progress.loaded_bytes),
+                    gib(progress.total_bytes)
+                );
+            }
+            None => {}
+        }
+        match is_in_vain() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    let model = model.load(&mut watch).map_err(Error::setup)?;
+    tracing::info!(
+        "Loading weights took {:.2} seconds",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(model)
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// A tokenizer that is loaded on a thread of its own.
+struct TokenizerThread<'scope> {
+    thread: ScopedJoinHandle<'scope, Result<Tokenizer>>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl<'scope> TokenizerThread<'scope> {
+    fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        config: &'env EngineConfig,
+        files: &'env ModelFiles,
+        vocab_size: usize,
+    ) -> Self {
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let failed = has_failed.clone();
+        let thread = scope.spawn(move || {
+            let started = Instant::now();
+            let tokenizer = load_tokenizer(config, files)
+                .and_then(|tokenizer| check_vocabulary(tokenizer, config, vocab_size));
+            failed.store(tokenizer.is_err(), Ordering::Relaxed);
+            tracing::debug!(
+                "Loading the tokenizer took {:.2} seconds",
+                started.elapsed().as_secs_f64()
+            );
+            tokenizer
+        });
+        Self { thread, has_failed }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    fn join(self) -> Result<Tokenizer> {
+        let panicked = |_| Error::Setup("reading the tokenizer failed unexpectedly".to_owned());
+        self.thread.join().map_err(panicked)?
+    }
+}
+
+/// Refuses a tokenizer that belongs to another model: most of its tokens would have no embedding.
+fn check_vocabulary(
+    tokenizer: Tokenizer,
+    config: &EngineConfig,
+    vocab_size: usize,
+) -> Result<Tokenizer> {
+    let entries = tokenizer.base_vocab_size();
+    if entries <= vocab_size {
+        return Ok(tokenizer);
+    }
+    Err(Error::Setup(format!(
+        "the tokenizer of {} has {entries} entries, but the model {} has embeddings for only \
+         {vocab_size} (vocab_size in config.json): they do not belong together",
+        config.tokenizer.as_ref().unwrap_or(&config.model),
+        config.model,
+    )))
 }
 
 fn resolve(name: &str, options: &ResolveOptions) -> Result<ModelFiles> {
@@ -224,6 +324,7 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
         "tokenizer.json",
         "vocab.json",
         "merges.txt",
+        "tokenizer.model",
         "tokenizer_config.json",
         "special_tokens_map.json",
         "added_tokens.json",
@@ -245,7 +346,7 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
     }
     let get = |name: &str| found.get(name).map(|bytes| &bytes[..]);
     if config.load_format == LoadFormat::Dummy
-        && ["tokenizer.json", "vocab.json"]
+        && ["tokenizer.json", "vocab.json", "tokenizer.model"]
             .iter()
             .all(|name| get(name).is_none())
     {
@@ -257,6 +358,7 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
         tokenizer_json: get("tokenizer.json"),
         vocab_json: get("vocab.json"),
         merges_txt: get("merges.txt"),
+        sentencepiece_model: get("tokenizer.model"),
         tokenizer_config_json: get("tokenizer_config.json"),
         special_tokens_map_json: get("special_tokens_map.json"),
         added_tokens_json: get("added_tokens.json"),
@@ -305,12 +407,26 @@ fn resolve_max_model_len(wanted: Option<usize>, config: &ModelConfig) -> Result<
         Some(0) => Err(Error::Setup(
             "--max-model-len must be at least 1".to_owned(),
         )),
-        Some(wanted) if wanted > longest => Err(Error::Setup(format!(
-            "User-specified max_model_len ({wanted}) is greater than the derived max_model_len \
-             ({longest}) of the model's config.json; lower --max-model-len"
-        ))),
+        Some(wanted) if wanted > longest && !allows_long_max_model_len() => {
+            Err(Error::Setup(format!(
+                "User-specified max_model_len ({wanted}) is greater than the derived \
+                 max_model_len ({longest} in the model's config.json). To allow overriding this \
+                 maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1, with care: beyond it \
+                 most models write nonsense"
+            )))
+        }
+        Some(wanted) if wanted > longest => {
+            tracing::warn!(
+                "max_model_len ({wanted}) is beyond what the model is made for ({longest})"
+            );
+            Ok(wanted)
+        }
         Some(wanted) => Ok(wanted),
     }
+}
+
+fn allows_long_max_model_len() -> bool {
+    std::env::var("VLLM_ALLOW_LONG_MAX_MODEL_LEN").is_ok_and(|value| value.trim() == "1")
 }
 
 /// Opens the weight files without reading them; tells the dtype that most of them are in, too.
@@ -318,11 +434,14 @@ fn open_weights(files: &ModelFiles, format: LoadFormat) -> Result<(Weights, Opti
     if format == LoadFormat::Dummy {
         return Ok((Weights::Dummy, None));
     }
+    let mut opened = Vec::new();
     let weights = WeightFiles::open(files.list(), format, |name| {
-        let bytes = files.open(name)?;
-        Ok::<FileBuffer, vllm_hub::Error>(Arc::new(bytes))
+        let bytes = Arc::new(files.open(name)?);
+        opened.push(Arc::clone(&bytes));
+        Ok::<FileBuffer, vllm_hub::Error>(bytes)
     })
     .map_err(|error| Error::Setup(format!("{}: {error}", files.name())))?;
     let dtype = weights.dtype();
+    let weights = weights.on_release(move |part| opened.iter().for_each(|file| file.release(part)));
     Ok((weights.into(), dtype))
 }

@@ -104,6 +104,9 @@ pub enum Error {
     /// A part of the model was used, or loaded again, after reading its weights failed.
     #[error("the weights of a part of the model could not be read before")]
     NotLoaded,
+    /// Whoever watched the loading broke it off.
+    #[error("loading the weights was stopped")]
+    Stopped,
     /// A batch that the model cannot run.
     #[error("invalid batch: {0}")]
     Batch(String),

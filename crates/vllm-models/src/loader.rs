@@ -51,6 +51,11 @@ impl FoundTensor {
         self.weights.rows(&self.name, num_rows, columns, self.dtype)
     }
 
+    /// Says that it will not be read again.
+    pub(crate) fn release(&self) {
+        self.weights.release(&self.name);
+    }
+
     /// Bytes that it will take.
     pub(crate) fn num_bytes(&self) -> u64 {
         let elements = self.shape.iter().product::<usize>();
@@ -162,6 +167,7 @@ impl WeightLoader {
             let parts = parts.collect::<Result<Vec<_>>>()?;
             let parts: Vec<&dyn WeightRows> = parts.iter().map(|part| &**part).collect();
             let linear = vllm_tensor::Linear::from_rows(&parts, in_features, dtype, &device, bias)?;
+            weights.iter().for_each(FoundTensor::release);
             Ok(linear)
         }))
     }
@@ -173,6 +179,7 @@ impl WeightLoader {
         Ok(self.defer(weight.num_bytes(), move || {
             let table = weight.rows()?;
             let table = vllm_tensor::Embedding::from_rows(&*table, width, dtype, &device)?;
+            weight.release();
             Ok(table)
         }))
     }

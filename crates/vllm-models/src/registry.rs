@@ -1,3 +1,5 @@
+use std::ops::ControlFlow;
+
 use vllm_tensor::{DType, Device};
 
 use crate::checked::CheckedModel;
@@ -145,7 +147,7 @@ pub fn load_model(
     device: &Device,
     dtype: DType,
 ) -> Result<Box<dyn Model>> {
-    CheckedModel::new(config, weights, device, dtype)?.load(&mut |_| ())
+    CheckedModel::new(config, weights, device, dtype)?.load(&mut |_| ControlFlow::Continue(()))
 }
 
 impl CheckedModel {

@@ -33,6 +33,7 @@
 mod activation;
 mod allocator;
 mod attention;
+mod combine;
 mod cpu;
 mod device;
 mod dtype;
@@ -54,6 +55,7 @@ pub use attention::{
     AttentionOptions, QueryKeyValue, paged_attention, rotate_and_write_kv, write_kv,
 };
 pub use candle_core::{DType, Device, Error as CandleError, Tensor};
+pub use combine::combine_rows;
 pub use cpu::{Isa, num_threads, set_num_threads};
 pub use device::{device_name, free_device_memory, select_device};
 pub use dtype::{activation_dtype, dtype_name, parse_dtype, resolve_dtype};

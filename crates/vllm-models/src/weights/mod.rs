@@ -75,6 +75,18 @@ impl Weights {
         })
     }
 
+    /// Says that the tensor `name` will not be read again.
+    pub(crate) fn release(&self, name: &str) {
+        if let Self::Files(files) = self
+            && let Some(release) = &files.release
+            && let Some(StoredTensor { file, info }) = files.tensors.get(name)
+            && let Some((_, buffer)) = files.files.get(*file)
+            && let Some(bytes) = buffer.as_ref().as_ref().get(info.bytes.clone())
+        {
+            release(bytes);
+        }
+    }
+
     pub(crate) fn files(&self) -> Option<&WeightFiles> {
         match self {
             Self::Files(files) => Some(files),
@@ -110,7 +122,11 @@ impl WeightRows for FileRows<'_> {
 pub struct WeightFiles {
     files: Vec<(String, FileBuffer)>,
     tensors: BTreeMap<String, StoredTensor>,
+    release: Option<Release>,
 }
+
+/// Told of bytes of a file that were read for the last time.
+type Release = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 /// Where a tensor lies.
 struct StoredTensor {
@@ -193,7 +209,19 @@ impl WeightFiles {
                 tensors.insert(name, StoredTensor { file, info });
             }
         }
-        Ok(Self { files, tensors })
+        Ok(Self {
+            files,
+            tensors,
+            release: None,
+        })
+    }
+
+    /// Has `release` called with the bytes of each matrix that was read for the last time, so that a
+    /// mapped checkpoint and the model made of it need not both be in memory.
+    #[must_use]
+    pub fn on_release(mut self, release: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.release = Some(Box::new(release));
+        self
     }
 
     /// Names of all tensors, sorted.

@@ -8,6 +8,7 @@ mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
+mod combine;
 mod gated;
 mod isa;
 mod kv_store;
@@ -31,6 +32,7 @@ use candle_core::{DType, Tensor};
 pub(crate) use attention::paged_attention;
 #[cfg(test)]
 pub(crate) use attention::paged_attention_with;
+pub(crate) use combine::combine;
 pub(crate) use gated::{Gate, gated};
 pub use isa::Isa;
 pub(crate) use kv_store::KvStore;
