@@ -38,6 +38,9 @@ pub struct EngineConfig {
     pub device: String,
     /// `auto`, `float32`, `bfloat16`, `float16` and their aliases.
     pub dtype: String,
+    /// How the KV cache is stored: `auto` as the model's weights, `float32`, `bfloat16`, `float16`,
+    /// `fp8` or `int8`.
+    pub kv_cache_dtype: String,
     /// Prompt and output tokens of one request; `None` takes the model's own limit.
     pub max_model_len: Option<usize>,
     /// Tokens per KV-cache block.
@@ -88,6 +91,7 @@ impl EngineConfig {
             load_format: LoadFormat::Auto,
             device: "auto".to_owned(),
             dtype: "auto".to_owned(),
+            kv_cache_dtype: "auto".to_owned(),
             max_model_len: None,
             block_size: 16,
             kv_cache_memory_bytes: None,

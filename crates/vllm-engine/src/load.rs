@@ -11,7 +11,7 @@ use vllm_models::{
     check_architecture,
 };
 use vllm_sampling::DefaultSampling;
-use vllm_tensor::{DType, Device, KvCache};
+use vllm_tensor::{DType, Device, KvCache, KvCacheDType, KvCacheSpec};
 use vllm_tokenizer::{Tokenizer, TokenizerFiles};
 
 use crate::client::ModelInfo;
@@ -73,6 +73,7 @@ struct Prepared {
     device: Device,
     dtype: DType,
     model: CheckedModel,
+    kv_cache_spec: KvCacheSpec,
     plan: MemoryPlan,
 }
 
@@ -103,7 +104,10 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
     // Some rotary scalings depend on how long this run's sequences may be.
     model_config.max_model_len = max_model_len;
     let model = CheckedModel::new(&model_config, weights, &device, dtype).map_err(Error::setup)?;
-    let kv_cache_spec = model_config.kv_cache_spec(dtype);
+    let mut kv_cache_spec = model_config.kv_cache_spec(dtype);
+    if let Some(dtype) = KvCacheDType::parse(&config.kv_cache_dtype).map_err(Error::setup)? {
+        kv_cache_spec.dtype = dtype;
+    }
     let plan = MemoryPlan::new(
         config,
         kv_cache_spec.bytes_per_block(config.block_size, &device) as u64,
@@ -117,6 +121,7 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
         device,
         dtype,
         model,
+        kv_cache_spec,
         plan,
     })
 }
@@ -132,6 +137,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         device,
         dtype,
         model,
+        kv_cache_spec,
         plan,
     } = prepare(config)?;
     tracing::info!("Memory plan: {plan}");
@@ -144,13 +150,8 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         "Loading weights took {:.2} seconds",
         started.elapsed().as_secs_f64()
     );
-    let kv_cache = KvCache::new(
-        model_config.kv_cache_spec(dtype),
-        plan.num_blocks,
-        plan.block_size,
-        &device,
-    )
-    .map_err(Error::setup)?;
+    let kv_cache = KvCache::new(kv_cache_spec, plan.num_blocks, plan.block_size, &device)
+        .map_err(Error::setup)?;
 
     let info = ModelInfo {
         name: config.model.clone(),
@@ -164,6 +165,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         max_logprobs: config.max_logprobs,
         default_sampling,
         dtype: vllm_tensor::dtype_name(dtype).to_owned(),
+        kv_cache_dtype: config.kv_cache_dtype.clone(),
         device: vllm_tensor::device_name(&device),
         block_size: plan.block_size,
         num_blocks: plan.num_blocks,
