@@ -107,6 +107,9 @@ pub(crate) struct EngineArgs {
     /// Which weight files to read: auto, safetensors, pt, or dummy for made-up weights
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     load_format: LoadFormat,
+    /// How the KV cache is stored: auto, float32, bfloat16, float16, fp8 or int8
+    #[arg(long, default_value = "auto", value_name = "DTYPE")]
+    kv_cache_dtype: String,
     /// Folder or hub name of the tokenizer, when it is not with the model
     #[arg(long)]
     tokenizer: Option<String>,
@@ -208,6 +211,7 @@ impl EngineArgs {
         config.device.clone_from(&self.device);
         config.dtype.clone_from(&self.dtype);
         config.load_format = self.load_format;
+        config.kv_cache_dtype.clone_from(&self.kv_cache_dtype);
         config.tokenizer.clone_from(&self.tokenizer);
         config.revision.clone_from(&self.revision);
         config.hf_token.clone_from(&self.hf_token);

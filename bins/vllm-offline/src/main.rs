@@ -181,6 +181,7 @@ fn identity(
     add("model_source", args.engine.model_source());
     add("architecture", info.architecture.as_str().into());
     add("dtype", info.dtype.as_str().into());
+    add("kv_cache_dtype", info.kv_cache_dtype.as_str().into());
     add("device", info.device.as_str().into());
     add("max_model_len", info.max_model_len.into());
     add("sampling", json!(format!("{:?}", settings.params)));

@@ -177,6 +177,14 @@ pub(crate) struct Args {
         help_heading = "Engine"
     )]
     pub(crate) load_format: LoadFormat,
+    /// How the KV cache is stored: auto, float32, bfloat16, float16, fp8 or int8
+    #[arg(
+        long,
+        default_value = "auto",
+        value_name = "DTYPE",
+        help_heading = "Engine"
+    )]
+    pub(crate) kv_cache_dtype: String,
     /// Prompt and output tokens of one request, such as 4096, 4k or 4K
     #[arg(
         long,

@@ -107,7 +107,7 @@ const SWITCHES_WITHOUT_EFFECT: [&str; 26] = [
 ];
 
 /// Flags of which some values say what is done anyway.
-const ONLY: [(&str, &[&str], &str); 24] = [
+const ONLY: [(&str, &[&str], &str); 23] = [
     (
         "config-format",
         &["auto", "hf"],
@@ -122,11 +122,6 @@ const ONLY: [(&str, &[&str], &str); 24] = [
     ("data-parallel-size", &["1"], ONE_PROCESS),
     ("decode-context-parallel-size", &["1"], ONE_PROCESS),
     ("dp", &["1"], ONE_PROCESS),
-    (
-        "kv-cache-dtype",
-        &["auto"],
-        "the cache has the model's data type",
-    ),
     (
         "logprobs-mode",
         &["raw_logprobs"],

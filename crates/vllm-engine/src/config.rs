@@ -65,6 +65,9 @@ pub struct EngineConfig {
     pub device: String,
     /// `auto`, `float32`, `bfloat16`, `float16` and their aliases.
     pub dtype: String,
+    /// How the KV cache is stored: `auto` as the model's weights, `float32`, `bfloat16`, `float16`,
+    /// `fp8` or `int8`.
+    pub kv_cache_dtype: String,
     /// Prompt and output tokens of one request; `None` takes the model's own limit.
     pub max_model_len: Option<usize>,
     /// Take `max_model_len` as a wish: shorten it to what the KV cache has room for.
@@ -118,6 +121,7 @@ impl EngineConfig {
             load_observer: None,
             device: "auto".to_owned(),
             dtype: "auto".to_owned(),
+            kv_cache_dtype: "auto".to_owned(),
             max_model_len: None,
             fit_max_model_len: false,
             block_size: 16,

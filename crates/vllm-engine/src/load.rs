@@ -14,7 +14,7 @@ use vllm_models::{
     check_architecture,
 };
 use vllm_sampling::DefaultSampling;
-use vllm_tensor::{DType, Device, KvCache};
+use vllm_tensor::{DType, Device, KvCache, KvCacheDType, KvCacheSpec};
 use vllm_tokenizer::{Tokenizer, TokenizerFiles};
 
 use crate::client::ModelInfo;
@@ -76,6 +76,7 @@ struct Prepared {
     device: Device,
     dtype: DType,
     model: CheckedModel,
+    kv_cache_spec: KvCacheSpec,
     plan: MemoryPlan,
 }
 
@@ -107,7 +108,10 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
     // Some rotary scalings depend on how long this run's sequences may be.
     model_config.max_model_len = max_model_len;
     let model = CheckedModel::new(&model_config, weights, &device, dtype).map_err(Error::setup)?;
-    let kv_cache_spec = model_config.kv_cache_spec(dtype);
+    let mut kv_cache_spec = model_config.kv_cache_spec(dtype);
+    if let Some(dtype) = KvCacheDType::parse(&config.kv_cache_dtype).map_err(Error::setup)? {
+        kv_cache_spec.dtype = dtype;
+    }
     let plan = MemoryPlan::new(
         config,
         kv_cache_spec.bytes_per_block(config.block_size, &device) as u64,
@@ -121,6 +125,7 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
         device,
         dtype,
         model,
+        kv_cache_spec,
         plan,
     })
 }
@@ -136,6 +141,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         device,
         dtype,
         model,
+        kv_cache_spec,
         plan,
     } = prepare(config)?;
     tracing::info!("Memory plan: {plan}");
@@ -148,13 +154,8 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         let tokenizer = tokenizer.join()?;
         Ok::<_, Error>((model?, Arc::new(tokenizer)))
     })?;
-    let kv_cache = KvCache::new(
-        model_config.kv_cache_spec(dtype),
-        plan.num_blocks,
-        plan.block_size,
-        &device,
-    )
-    .map_err(Error::setup)?;
+    let kv_cache = KvCache::new(kv_cache_spec, plan.num_blocks, plan.block_size, &device)
+        .map_err(Error::setup)?;
 
     let info = ModelInfo {
         name: config.model.clone(),
@@ -168,6 +169,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         max_logprobs: config.max_logprobs,
         default_sampling,
         dtype: vllm_tensor::dtype_name(dtype).to_owned(),
+        kv_cache_dtype: config.kv_cache_dtype.clone(),
         device: vllm_tensor::device_name(&device),
         block_size: plan.block_size,
         num_blocks: plan.num_blocks,

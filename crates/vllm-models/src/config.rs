@@ -153,7 +153,8 @@ impl ModelConfig {
         }
     }
 
-    /// What a run in `dtype` stores of every token, known before any weight is read.
+    /// What a run in `dtype` stores of every token, known before any weight is read; callers may
+    /// choose another dtype for it.
     pub fn kv_cache_spec(&self, dtype: DType) -> KvCacheSpec {
         KvCacheSpec {
             num_layers: self.num_layers,

@@ -17,6 +17,7 @@ mod linear;
 mod matmul;
 #[cfg(target_arch = "x86_64")]
 mod matmul_bf16;
+mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;
