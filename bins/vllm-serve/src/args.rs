@@ -122,6 +122,9 @@ pub(crate) struct Args {
     /// The parser that finds tool calls in the model's text
     #[arg(long, value_name = "NAME", help_heading = "API")]
     pub(crate) tool_call_parser: Option<String>,
+    /// The parser that tells reasoning from the answer in the model's text
+    #[arg(long, value_name = "NAME", help_heading = "API")]
+    pub(crate) reasoning_parser: Option<String>,
     /// Do not show tools to the template when the choice is `none`
     #[arg(long, help_heading = "API")]
     pub(crate) exclude_tools_when_tool_choice_none: bool,

@@ -28,7 +28,7 @@ impl Verdict {
 const ONE_PROCESS: &str = "one process computes on one device";
 const NO_LORA: &str = "adapters are not loaded";
 const NO_SPECULATION: &str = "speculative decoding is not offered";
-const NO_REASONING: &str = "reasoning is not split from answers";
+const NO_REASONING: &str = "reasoning has no settings beyond --reasoning-parser";
 const NO_PYTHON: &str = "no Python code is run";
 const NO_MULTIMODAL: &str = "only text is accepted";
 const NO_TRANSFER: &str = "caches and weights are not moved between servers";
@@ -142,7 +142,6 @@ const ONLY: [(&str, &[&str], &str); 24] = [
     ("pipeline-parallel-size", &["1"], ONE_PROCESS),
     ("pp", &["1"], ONE_PROCESS),
     ("prefill-context-parallel-size", &["1"], ONE_PROCESS),
-    ("reasoning-parser", &[""], NO_REASONING),
     (
         "response-role",
         &["assistant"],

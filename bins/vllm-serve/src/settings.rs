@@ -193,6 +193,10 @@ fn api_config(args: &Args, environment: &Environment) -> Result<ApiConfig, Strin
         default_max_tokens_is_cap: caps_max_tokens(args),
         enable_auto_tool_choice: args.enable_auto_tool_choice,
         tool_call_parser: args.tool_call_parser.clone(),
+        reasoning_parser: args
+            .reasoning_parser
+            .clone()
+            .filter(|name| !name.is_empty()),
         exclude_tools_when_tool_choice_none: args.exclude_tools_when_tool_choice_none,
         disabled_thinking_effort: match args.anthropic_disabled_thinking_effort.as_str() {
             // Templates that can leave thinking out know this word.

@@ -10,9 +10,9 @@ use vllm_engine::{
 use vllm_openai::decode::Dict;
 use vllm_openai::{
     ChatCompletionRequest, ChatCompletionResponse, ChatResult, CompletionRequest,
-    CompletionResponse, ContentFormat, ErrorResponse, GenerationOptions, LengthLimits, Prompt,
-    PromptResult, RequestPolicy, ResponseContext, SamplingDefaults, check_model,
-    check_prompt_length, check_requested_tokens, check_text_length, check_truncation,
+    CompletionResponse, ContentFormat, ErrorResponse, GenerationOptions, LengthLimits,
+    OutputParsers, Prompt, PromptResult, RequestPolicy, ResponseContext, SamplingDefaults,
+    check_model, check_prompt_length, check_requested_tokens, check_text_length, check_truncation,
     effective_max_tokens, normalize_messages, parse_body, truncated_length,
 };
 use vllm_tokenizer::TruncationSide;
@@ -252,7 +252,12 @@ impl Reply {
                     outputs: &output.outputs,
                     num_cached_tokens: output.num_cached_tokens,
                 };
-                let response = ChatCompletionResponse::new(request, context, &result, None)?;
+                let response = ChatCompletionResponse::new(
+                    request,
+                    context,
+                    &result,
+                    &OutputParsers::default(),
+                )?;
                 serde_json::to_string(&response)
             }
             Self::Completion {
@@ -300,8 +305,12 @@ fn prepare_chat(
     let token_ids = encode(engine, &text, &request.options, requested)?;
     let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
     let vocab_size = engine.info().vocab_size;
-    let mut params =
-        request.sampling_params(max_tokens, &job.sampling_defaults(), vocab_size, None)?;
+    let mut params = request.sampling_params(
+        max_tokens,
+        &job.sampling_defaults(),
+        vocab_size,
+        &OutputParsers::default(),
+    )?;
     params.seed = params.seed.or(Some(row_seed(job.seed, index)));
 
     let context = job.context("chatcmpl", index);

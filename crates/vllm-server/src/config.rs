@@ -166,6 +166,8 @@ pub struct ApiConfig {
     pub enable_auto_tool_choice: bool,
     /// The name of the parser that finds tool calls in the model's text.
     pub tool_call_parser: Option<String>,
+    /// The name of the parser that tells reasoning from the answer in the model's text.
+    pub reasoning_parser: Option<String>,
     /// Do not show tools to the template when the request's choice is `none`.
     pub exclude_tools_when_tool_choice_none: bool,
     /// The effort on reasoning that Anthropic-form requests with disabled thinking mean.
@@ -196,6 +198,7 @@ impl Default for ApiConfig {
             default_max_tokens_is_cap: false,
             enable_auto_tool_choice: false,
             tool_call_parser: None,
+            reasoning_parser: None,
             exclude_tools_when_tool_choice_none: false,
             disabled_thinking_effort: "none".to_owned(),
             return_tokens_as_token_ids: false,

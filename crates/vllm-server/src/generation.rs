@@ -54,6 +54,7 @@ impl Generation {
                 let (id, params) = (&prompt.request_id, &prompt.params);
                 tracing::info!("Received request {id}: params: {params:?}, lora_request: None.");
             }
+            check_thinking_budget(state, &prompt)?;
             let request_id = state.log.requests.then(|| prompt.request_id.clone());
             streams.push(Indexed {
                 index,
@@ -122,6 +123,25 @@ impl Drop for Generation {
             tracing::info!("Request {id} aborted.");
         }
     }
+}
+
+/// Refuses a limit on reasoning, which is not kept.
+fn check_thinking_budget(state: &Shared, prompt: &GenerationRequest) -> vllm_engine::Result<()> {
+    if prompt.params.thinking_token_budget.is_none() {
+        return Ok(());
+    }
+    let message = match state.reasoning_parser {
+        Some(_) => "thinking_token_budget is not supported by this server; leave it out.",
+        None => {
+            "thinking_token_budget is set but reasoning_config is not configured. Please set \
+             --reasoning-parser and/or --reasoning-config to use thinking_token_budget."
+        }
+    };
+    Err(EngineError::InvalidRequest {
+        message: message.to_owned(),
+        parameter: None,
+        value: None,
+    })
 }
 
 /// What a client is told about an engine's error.
