@@ -152,6 +152,15 @@ pub(crate) struct Args {
     /// Count requests in flight for /load
     #[arg(long, help_heading = "API")]
     pub(crate) enable_server_load_tracking: bool,
+    /// The fewest tokens per chunk of a stream
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(i64).range(1..),
+        help_heading = "API"
+    )]
+    pub(crate) stream_interval: i64,
     /// Seconds of silence after which a stream gets a comment; 0 for never
     #[arg(
         long,

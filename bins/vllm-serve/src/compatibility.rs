@@ -35,7 +35,7 @@ const NO_TRANSFER: &str = "caches and weights are not moved between servers";
 const TEXT_GENERATION: &str = "only text generation is served";
 
 /// Flags with a value that can be ignored.
-const WITHOUT_EFFECT: [&str; 38] = [
+const WITHOUT_EFFECT: [&str; 37] = [
     "O",
     "additional-config",
     "api-server-count",
@@ -71,7 +71,6 @@ const WITHOUT_EFFECT: [&str; 38] = [
     "renderer-num-workers",
     "safetensors-load-strategy",
     "show-hidden-metrics-for-version",
-    "stream-interval",
     "tool-strict-level",
     "tokenizer-revision",
 ];

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vllm_renderer::ContentFormatOption;
+
 /// The whole configuration of the HTTP service.
 #[derive(Debug, Clone, Default)]
 pub struct ServerConfig {
@@ -180,6 +182,8 @@ pub struct ApiConfig {
     pub enable_force_include_usage: bool,
     /// Count requests in flight for `/load`.
     pub enable_server_load_tracking: bool,
+    /// The fewest tokens per chunk of a stream, whatever a request asks for.
+    pub stream_interval: Option<i64>,
     /// Send a comment into a stream that was silent for this long.
     pub sse_keep_alive_interval: Option<Duration>,
     /// What stands in `system_fingerprint`.
@@ -205,22 +209,11 @@ impl Default for ApiConfig {
             enable_prompt_tokens_details: false,
             enable_force_include_usage: false,
             enable_server_load_tracking: false,
+            stream_interval: None,
             sse_keep_alive_interval: None,
             fingerprint: Fingerprint::Full,
         }
     }
-}
-
-/// How message contents are handed to the chat template.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ContentFormatOption {
-    /// As the template's source shows.
-    #[default]
-    Auto,
-    /// As one string.
-    String,
-    /// As a list of parts.
-    OpenAi,
 }
 
 /// What stands in `system_fingerprint`.

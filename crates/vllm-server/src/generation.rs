@@ -8,6 +8,7 @@ use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
 use vllm_engine::{Error as EngineError, GenerationRequest, RequestOutput, RequestStream};
 use vllm_openai::ErrorResponse;
+use vllm_renderer::error_response;
 
 use crate::shutdown::Phase;
 use crate::state::Shared;
@@ -49,7 +50,9 @@ impl Generation {
         prompts: Vec<GenerationRequest>,
     ) -> vllm_engine::Result<Self> {
         let mut streams = SelectAll::new();
-        for (index, prompt) in prompts.into_iter().enumerate() {
+        for (index, mut prompt) in prompts.into_iter().enumerate() {
+            let interval = &mut prompt.params.stream_interval;
+            *interval = (*interval).max(state.api.stream_interval);
             if state.log.requests {
                 let (id, params) = (&prompt.request_id, &prompt.params);
                 tracing::info!("Received request {id}: params: {params:?}, lora_request: None.");
@@ -144,25 +147,11 @@ fn check_thinking_budget(state: &Shared, prompt: &GenerationRequest) -> vllm_eng
     })
 }
 
-/// What a client is told about an engine's error.
+/// What a client is told about an engine's error; what is not the client's is written down.
 pub(crate) fn to_response(error: &EngineError) -> ErrorResponse {
-    match error {
-        EngineError::InvalidRequest {
-            message,
-            parameter,
-            value,
-        } => match (parameter.as_deref(), value.as_deref()) {
-            (Some(parameter), Some(value)) => {
-                ErrorResponse::invalid_value(message, parameter, value)
-            }
-            (Some(parameter), None) => ErrorResponse::invalid(message, parameter),
-            (None, _) => ErrorResponse::bad_request(message),
-        },
-        EngineError::Busy => ErrorResponse::busy(),
-        EngineError::Dead(_) => ErrorResponse::engine_dead(),
-        error => {
-            tracing::error!("a request failed inside the engine: {error}");
-            ErrorResponse::internal()
-        }
+    let response = error_response(error);
+    if response.status == 500 && !matches!(error, EngineError::Dead(_)) {
+        tracing::error!("a request failed inside the engine: {error}");
     }
+    response
 }

@@ -10,7 +10,8 @@ use vllm_chat_template::ChatTemplate;
 use vllm_engine::EngineClient;
 use vllm_openai::reasoning::{self, ReasoningParser};
 use vllm_openai::tools::{self, ToolParser};
-use vllm_openai::{OutputParsers, PROTOCOL_VERSION};
+use vllm_openai::{LengthLimits, OutputParsers, PROTOCOL_VERSION, SamplingDefaults};
+use vllm_renderer::{Renderer, sampling_defaults};
 
 use crate::config::{ApiConfig, Fingerprint, LogConfig, ServerConfig};
 use crate::error::{Error, Result};
@@ -98,6 +99,32 @@ impl AppState {
             tools: self.tool_parser.as_ref().map(counted),
             reasoning: reasoning.map(|parser| parser.for_prompt(prompt, &kwargs())),
         }
+    }
+
+    /// Makes prompts for the model.
+    pub(crate) fn renderer(&self) -> Renderer<'_> {
+        Renderer {
+            engine: self.engine.as_ref(),
+            model_name: self.model_name(),
+            chat_template: self.chat_template.as_ref(),
+            content_format: self.api.chat_template_content_format,
+        }
+    }
+
+    /// What bounds answers.
+    pub(crate) fn length_limits(&self) -> LengthLimits {
+        let info = self.engine.info();
+        let default_max_tokens = info.default_sampling.max_tokens;
+        LengthLimits {
+            max_model_len: info.max_model_len,
+            default_max_tokens,
+            max_tokens_cap: default_max_tokens.filter(|_| self.api.default_max_tokens_is_cap),
+        }
+    }
+
+    /// What requests get that leave sampling fields out.
+    pub(crate) fn sampling_defaults(&self) -> SamplingDefaults {
+        sampling_defaults(&self.engine.info().default_sampling)
     }
 
     /// The name that stands in every answer.

@@ -115,8 +115,7 @@ pub trait ToolParser: Send + Sync {
     }
 
     /// The parser for requests with these tools, where it depends on them.
-    fn for_tools(&self, tools: &[Json]) -> Option<Arc<dyn ToolParser>> {
-        let _ = tools;
+    fn for_tools(&self, _tools: &[Json]) -> Option<Arc<dyn ToolParser>> {
         None
     }
 

@@ -156,27 +156,30 @@ enum Place {
 impl ToolStream for NamedCallsStream {
     fn push(&mut self, text: &str, is_last: bool, deltas: &mut Vec<ToolDelta>) {
         self.held.push_str(text);
-        while match &mut self.place {
-            Place::Outside => self.outside(is_last, deltas),
-            Place::Head => self.head(deltas),
-            Place::Arguments(scanner) => {
-                let used = scanner.push(&self.held);
-                let is_done = scanner.is_done();
-                let text: String = self.held.drain(..used).collect();
-                let index = self.next_index - 1;
-                if !text.is_empty() {
-                    deltas.push(ToolDelta::Arguments { index, text });
+        let mut goes_on = true;
+        while goes_on {
+            goes_on = match &mut self.place {
+                Place::Outside => self.outside(is_last, deltas),
+                Place::Head => self.head(deltas),
+                Place::Arguments(scanner) => {
+                    let used = scanner.push(&self.held);
+                    let is_done = scanner.is_done();
+                    let text: String = self.held.drain(..used).collect();
+                    let index = self.next_index - 1;
+                    if !text.is_empty() {
+                        deltas.push(ToolDelta::Arguments { index, text });
+                    }
+                    if is_done {
+                        self.place = Place::Outside;
+                    }
+                    is_done
                 }
-                if is_done {
-                    self.place = Place::Outside;
+                Place::List(list) => {
+                    list.push(&std::mem::take(&mut self.held), is_last, deltas);
+                    false
                 }
-                is_done
-            }
-            Place::List(list) => {
-                list.push(&std::mem::take(&mut self.held), is_last, deltas);
-                false
-            }
-        } {}
+            };
+        }
         if is_last && self.next_index == 0 && !matches!(self.place, Place::List(_)) {
             let rest = std::mem::take(&mut self.unannounced) + &std::mem::take(&mut self.held);
             give(rest, deltas);

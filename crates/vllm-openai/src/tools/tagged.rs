@@ -182,10 +182,13 @@ enum Place {
 impl ToolStream for TaggedStream {
     fn push(&mut self, text: &str, is_last: bool, deltas: &mut Vec<ToolDelta>) {
         self.held.push_str(text);
-        while match self.place {
-            Place::Outside => self.outside(is_last, deltas),
-            Place::Function => self.function(deltas),
-        } {}
+        let mut goes_on = true;
+        while goes_on {
+            goes_on = match self.place {
+                Place::Outside => self.outside(is_last, deltas),
+                Place::Function => self.function(deltas),
+            };
+        }
         if is_last && self.next_index == 0 {
             let rest = std::mem::take(&mut self.unannounced) + &std::mem::take(&mut self.held);
             give(rest, deltas);

@@ -12,6 +12,7 @@ use vllm_openai::{
     ChatCompletionRequest, ChatCompletionResponse, ChatResult, ChatStream, OutputParsers,
     ResponseContext, Result, check_requested_tokens, effective_max_tokens, parse_body,
 };
+use vllm_renderer::{Conversation, Rendered, Truncation};
 
 use super::common::{self, WithHeaders};
 use super::load_report::LoadReport;
@@ -19,7 +20,6 @@ use crate::clock::unix_seconds;
 use crate::generation::Generation;
 use crate::metrics::RequestType;
 use crate::offload;
-use crate::prompts::{Conversation, Rendered, Truncation};
 use crate::reply;
 use crate::sse::{self, Frames};
 use crate::state::{AppState, Shared};
@@ -101,6 +101,7 @@ impl Job {
         common::check_model(state, request.options.model.as_deref())?;
         request.check_supported(state.request_policy())?;
         request.options.apply_headers(headers);
+        common::check_data_parallel_rank(headers)?;
 
         let limits = state.length_limits();
         let (requested, field) = request.requested_tokens();
@@ -109,7 +110,9 @@ impl Job {
 
         let rendered = render(state, &request)?;
         let add_special_tokens = request.options.add_special_tokens;
-        let token_ids = state.encode(&rendered.text, add_special_tokens, truncation)?;
+        let token_ids = state
+            .renderer()
+            .encode(&rendered.text, add_special_tokens, truncation)?;
         let tools = request.tools.as_deref().unwrap_or_default();
         let text = &rendered.text;
         let parsers = state.output_parsers(RequestType::ChatCompletions, text, tools, || {
@@ -154,7 +157,7 @@ impl Job {
 pub(super) fn render(state: &AppState, request: &ChatCompletionRequest) -> Result<Rendered> {
     let hides_tools =
         state.api.exclude_tools_when_tool_choice_none && request.tool_choice == ToolChoice::None;
-    state.render(&Conversation {
+    state.renderer().render(&Conversation {
         messages: &request.messages,
         tools: request.tools.as_deref().filter(|_| !hides_tools),
         documents: request.documents.as_deref(),

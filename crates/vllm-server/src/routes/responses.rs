@@ -12,6 +12,7 @@ use vllm_openai::{
     ResponsesResult, ResponsesStream, Result, check_requested_tokens, effective_max_tokens,
     parse_body,
 };
+use vllm_renderer::{Conversation, Truncation};
 
 use super::common::{self, WithHeaders};
 use crate::body::Received;
@@ -19,7 +20,6 @@ use crate::clock::unix_seconds;
 use crate::generation::Generation;
 use crate::metrics::RequestType;
 use crate::offload;
-use crate::prompts::{Conversation, Truncation};
 use crate::reply;
 use crate::sse::{self, Frames};
 use crate::state::{AppState, Shared};
@@ -96,13 +96,14 @@ fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Jo
     common::check_model(state, request.options.model.as_deref())?;
     request.check_supported(state.request_policy())?;
     request.options.apply_priority(&received.headers);
+    common::check_data_parallel_rank(&received.headers)?;
 
     let limits = state.length_limits();
     let requested = request.max_output_tokens;
     check_requested_tokens(requested, "max_output_tokens", limits.max_model_len)?;
     let truncation = Truncation::of(&request.options, requested, limits.max_model_len)?;
     let tools = (!request.functions.is_empty()).then_some(request.functions.as_slice());
-    let rendered = state.render(&Conversation {
+    let rendered = state.renderer().render(&Conversation {
         messages: &request.messages,
         tools,
         documents: None,
@@ -112,7 +113,9 @@ fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Jo
         kwargs: request.template_kwargs(&state.api.default_chat_template_kwargs),
     })?;
     let add_special_tokens = request.options.add_special_tokens;
-    let token_ids = state.encode(&rendered.text, add_special_tokens, truncation)?;
+    let token_ids = state
+        .renderer()
+        .encode(&rendered.text, add_special_tokens, truncation)?;
     ResponsesRequest::check_room(token_ids.len(), limits.max_model_len)?;
     let text = &rendered.text;
     let functions = &request.functions;
