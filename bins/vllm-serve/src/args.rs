@@ -120,6 +120,9 @@ pub(crate) struct Args {
     /// The parser that finds tool calls in the model's text
     #[arg(long, value_name = "NAME", help_heading = "API")]
     pub(crate) tool_call_parser: Option<String>,
+    /// The parser that tells reasoning from the answer in the model's text
+    #[arg(long, value_name = "NAME", help_heading = "API")]
+    pub(crate) reasoning_parser: Option<String>,
     /// Do not show tools to the template when the choice is `none`
     #[arg(long, help_heading = "API")]
     pub(crate) exclude_tools_when_tool_choice_none: bool,
@@ -147,6 +150,15 @@ pub(crate) struct Args {
     /// Count requests in flight for /load
     #[arg(long, help_heading = "API")]
     pub(crate) enable_server_load_tracking: bool,
+    /// The fewest tokens per chunk of a stream
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(i64).range(1..),
+        help_heading = "API"
+    )]
+    pub(crate) stream_interval: i64,
     /// Seconds of silence after which a stream gets a comment; 0 for never
     #[arg(
         long,

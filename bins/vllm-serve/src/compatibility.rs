@@ -28,14 +28,14 @@ impl Verdict {
 const ONE_PROCESS: &str = "one process computes on one device";
 const NO_LORA: &str = "adapters are not loaded";
 const NO_SPECULATION: &str = "speculative decoding is not offered";
-const NO_REASONING: &str = "reasoning is not split from answers";
+const NO_REASONING: &str = "reasoning has no settings beyond --reasoning-parser";
 const NO_PYTHON: &str = "no Python code is run";
 const NO_MULTIMODAL: &str = "only text is accepted";
 const NO_TRANSFER: &str = "caches and weights are not moved between servers";
 const TEXT_GENERATION: &str = "only text generation is served";
 
 /// Flags with a value that can be ignored.
-const WITHOUT_EFFECT: [&str; 38] = [
+const WITHOUT_EFFECT: [&str; 37] = [
     "O",
     "additional-config",
     "api-server-count",
@@ -71,7 +71,6 @@ const WITHOUT_EFFECT: [&str; 38] = [
     "renderer-num-workers",
     "safetensors-load-strategy",
     "show-hidden-metrics-for-version",
-    "stream-interval",
     "tool-strict-level",
     "tokenizer-revision",
 ];
@@ -137,7 +136,6 @@ const ONLY: [(&str, &[&str], &str); 23] = [
     ("pipeline-parallel-size", &["1"], ONE_PROCESS),
     ("pp", &["1"], ONE_PROCESS),
     ("prefill-context-parallel-size", &["1"], ONE_PROCESS),
-    ("reasoning-parser", &[""], NO_REASONING),
     (
         "response-role",
         &["assistant"],
