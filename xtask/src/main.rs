@@ -4,6 +4,7 @@
 //! engine works: of the workspace's crates it depends only on the pure scheduler, whose recordings
 //! it replays, so that it builds in seconds.
 
+mod bench;
 mod ci;
 mod cuda;
 mod process;
@@ -21,6 +22,7 @@ Chores:
   ci              formatting, lints, documentation, Rust tests and end-to-end tests
   e2e [ARGS]      only the end-to-end tests; ARGS go to pytest
   cuda-toolchain  fetch a CUDA toolkit into .cuda/ (no GPU and no installed toolkit needed)
+  bench cpu       measure the CPU engine beside its peers; `bench cpu --help` tells more
   replay FILE     run a recording of scheduling steps again and point at the first difference
   check-cuda      build the command lines with the `cuda` feature against .cuda/
 ";
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Some("e2e") => ci::end_to_end(&root, &arguments[1..]),
         Some("cuda-toolchain") => cuda::fetch_toolchain(&root),
         Some("check-cuda") => cuda::check(&root),
+        Some("bench") => bench::cpu(&root, &arguments[1..]),
         Some("replay") => replay::replay_file(&arguments[1..]),
         Some("help" | "--help" | "-h") => {
             eprint!("{HELP}");
