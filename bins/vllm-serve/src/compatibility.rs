@@ -217,10 +217,6 @@ const REFUSED: [(&str, &str); 50] = [
     ("otlp-traces-endpoint", "traces are not sent"),
     ("pooler-config", TEXT_GENERATION),
     ("profiler-config", "there is no profiler"),
-    (
-        "quantization",
-        "weights are used as the checkpoint holds them",
-    ),
     ("reasoning-", NO_REASONING),
     ("scheduler-cls", NO_PYTHON),
     (
@@ -279,9 +275,9 @@ mod tests {
         check("lora-modules", true);
         check("worker-cls", true);
         check("data-parallel-address", true);
-        check("quantization", true);
+        check("profiler-config", true);
         check("speculative-config.method", true);
-        check("quantization-of-time", false);
+        check("profiler-config-of-time", false);
         check("frobnicate", false);
     }
 

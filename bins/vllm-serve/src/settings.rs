@@ -70,6 +70,7 @@ fn engine_config(args: Args, model: String) -> Result<EngineConfig, String> {
     config.load_format = args.load_format;
     config.device = args.device;
     config.dtype = args.dtype;
+    config.quantization = args.quantization;
     config.max_model_len = args.max_model_len.and_then(|length| match length {
         ContextLength::Auto => None,
         ContextLength::Tokens(tokens) => Some(tokens),

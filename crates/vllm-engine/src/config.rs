@@ -38,6 +38,9 @@ pub struct EngineConfig {
     pub device: String,
     /// `auto`, `float32`, `bfloat16`, `float16` and their aliases.
     pub dtype: String,
+    /// What linear layers of an unquantized checkpoint become while they are loaded: `int8`, `q8_0`,
+    /// `q6_k` or `q4_k`; the method of a quantized one may be named, too.
+    pub quantization: Option<String>,
     /// Prompt and output tokens of one request; `None` takes the model's own limit.
     pub max_model_len: Option<usize>,
     /// Tokens per KV-cache block.
@@ -88,6 +91,7 @@ impl EngineConfig {
             load_format: LoadFormat::Auto,
             device: "auto".to_owned(),
             dtype: "auto".to_owned(),
+            quantization: None,
             max_model_len: None,
             block_size: 16,
             kv_cache_memory_bytes: None,
