@@ -116,12 +116,15 @@ pub(crate) struct EngineArgs {
     /// auto, float32, bfloat16 or float16
     #[arg(long, default_value = "auto")]
     dtype: String,
-    /// Which weight files to read: auto, safetensors, pt, or dummy for made-up weights
+    /// Which weight files to read: auto, safetensors, pt, gguf, or dummy for made-up weights
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     load_format: LoadFormat,
     /// How the KV cache is stored: auto, float32, bfloat16, float16, fp8 or int8
     #[arg(long, default_value = "auto", value_name = "DTYPE")]
     kv_cache_dtype: String,
+    /// Quantize linear layers while loading: int8, q8_0, q6_k or q4_k
+    #[arg(long, short = 'q', value_name = "METHOD")]
+    quantization: Option<String>,
     /// Folder or hub name of the tokenizer, when it is not with the model
     #[arg(long)]
     tokenizer: Option<String>,
@@ -224,6 +227,7 @@ impl EngineArgs {
         config.dtype.clone_from(&self.dtype);
         config.load_format = self.load_format;
         config.kv_cache_dtype.clone_from(&self.kv_cache_dtype);
+        config.quantization.clone_from(&self.quantization);
         config.tokenizer.clone_from(&self.tokenizer);
         config.revision.clone_from(&self.revision);
         config.hf_token.clone_from(&self.hf_token);

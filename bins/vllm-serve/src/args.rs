@@ -181,7 +181,7 @@ pub(crate) struct Args {
     /// Data type: auto, float32, bfloat16 or float16
     #[arg(long, default_value = "auto", help_heading = "Engine")]
     pub(crate) dtype: String,
-    /// Which weight files to read: auto, safetensors, pt, or dummy for made-up weights
+    /// Which weight files to read: auto, safetensors, pt, gguf, or dummy for made-up weights
     #[arg(
         long,
         value_name = "FORMAT",
@@ -197,6 +197,9 @@ pub(crate) struct Args {
         help_heading = "Engine"
     )]
     pub(crate) kv_cache_dtype: String,
+    /// Quantize linear layers while loading: int8, q8_0, q6_k or q4_k
+    #[arg(long, short = 'q', value_name = "METHOD", help_heading = "Engine")]
+    pub(crate) quantization: Option<String>,
     /// Prompt and output tokens of one request, such as 4096, 4k or 4K
     #[arg(
         long,

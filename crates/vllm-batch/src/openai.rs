@@ -313,7 +313,7 @@ fn prepare_chat(
     let vocab_size = engine.info().vocab_size;
     let mut params = request.sampling_params(
         max_tokens,
-        &job.sampling_defaults(),
+        &sampling_defaults(&job.defaults),
         vocab_size,
         &OutputParsers::default(),
     )?;

@@ -68,6 +68,9 @@ pub struct EngineConfig {
     /// How the KV cache is stored: `auto` as the model's weights, `float32`, `bfloat16`, `float16`,
     /// `fp8` or `int8`.
     pub kv_cache_dtype: String,
+    /// What linear layers of an unquantized checkpoint become while they are loaded: `int8`, `q8_0`,
+    /// `q6_k` or `q4_k`; the method of a quantized one may be named, too.
+    pub quantization: Option<String>,
     /// Prompt and output tokens of one request; `None` takes the model's own limit.
     pub max_model_len: Option<usize>,
     /// Take `max_model_len` as a wish: shorten it to what the KV cache has room for.
@@ -122,6 +125,7 @@ impl EngineConfig {
             device: "auto".to_owned(),
             dtype: "auto".to_owned(),
             kv_cache_dtype: "auto".to_owned(),
+            quantization: None,
             max_model_len: None,
             fit_max_model_len: false,
             block_size: 16,

@@ -20,6 +20,7 @@ mod llm;
 mod load;
 mod memory;
 pub mod mock;
+mod model_folder;
 mod numbers;
 mod prompt;
 mod recorder;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use vllm_chat_template::ChatTemplate;
 use vllm_hub::{FileBytes, ModelFiles, ResolveOptions, Token};
 use vllm_models::{
-    CheckedModel, FileBuffer, LoadFormat, LoadProgress, Model, ModelConfig, WeightFiles, Weights,
-    check_architecture,
+    CheckedModel, FileBuffer, LoadFormat, LoadProgress, Model, ModelConfig, Quantization,
+    WeightFiles, Weights, check_architecture,
 };
 use vllm_sampling::DefaultSampling;
 use vllm_tensor::{DType, Device, KvCache, KvCacheDType, KvCacheSpec};
@@ -21,6 +21,7 @@ use crate::client::ModelInfo;
 use crate::config::{DEMO_MODEL, EngineConfig};
 use crate::error::{Error, Result};
 use crate::memory::{MemoryPlan, available_memory_bytes};
+use crate::model_folder::ModelFolder;
 
 /// A model in memory, before an engine runs it.
 pub(crate) struct LoadedModel {
@@ -71,7 +72,7 @@ impl ChatTemplates {
 
 /// What is known of a model once its small files are read: enough to plan the memory.
 struct Prepared {
-    files: ModelFiles,
+    files: ModelFolder,
     model_config: ModelConfig,
     device: Device,
     dtype: DType,
@@ -99,7 +100,7 @@ pub fn open_tokenizer(config: &EngineConfig) -> Result<Tokenizer> {
         ..hub_options(config)
     };
     let name = config.tokenizer.as_ref().unwrap_or(&config.model);
-    let files = resolve(name, &options)?;
+    let files = ModelFolder::new(resolve(name, &options)?)?;
     let config = EngineConfig {
         tokenizer: None,
         ..config.clone()
@@ -114,11 +115,13 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
         pytorch_weights: config.load_format == LoadFormat::Pt,
         ..hub_options(config)
     };
-    let files = resolve(&config.model, &options)?;
+    let files = ModelFolder::new(resolve(&config.model, &options)?)?;
     let mut model_config = read_model_config(&files)?;
     check_architecture(&model_config).map_err(Error::setup)?;
     let device = vllm_tensor::select_device(&config.device).map_err(Error::setup)?;
-    let (weights, weights_dtype) = open_weights(&files, config.load_format)?;
+    let (weights, weights_dtype) = open_weights(files.files(), config.load_format)?;
+    let quantization = resolve_quantization(config, &model_config, files.is_gguf())?;
+    let weights = weights.quantize(quantization);
     let requested_dtype = vllm_tensor::parse_dtype(&config.dtype).map_err(Error::setup)?;
     let dtype = model_config
         .resolve_dtype(requested_dtype, weights_dtype, &device)
@@ -253,7 +256,7 @@ impl<'scope> TokenizerThread<'scope> {
     fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         config: &'env EngineConfig,
-        files: &'env ModelFiles,
+        files: &'env ModelFolder,
         vocab_size: usize,
     ) -> Self {
         let has_failed = Arc::new(AtomicBool::new(false));
@@ -318,24 +321,24 @@ fn hub_options(config: &EngineConfig) -> ResolveOptions {
     options
 }
 
-fn read_model_config(files: &ModelFiles) -> Result<ModelConfig> {
-    let json = files.read("config.json").map_err(Error::setup)?.ok_or_else(|| {
+fn read_model_config(files: &ModelFolder) -> Result<ModelConfig> {
+    let json = files.read("config.json")?.ok_or_else(|| {
         Error::Setup(format!(
-            "{} has no config.json: give a folder in Hugging Face layout, a hub name, or `demo`",
+            "{} has no config.json: give a folder in Hugging Face layout, a .gguf file, a hub name, or `demo`",
             files.name()
         ))
     })?;
     ModelConfig::from_json(&json).map_err(Error::setup)
 }
 
-fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tokenizer> {
+fn load_tokenizer(config: &EngineConfig, model_files: &ModelFolder) -> Result<Tokenizer> {
     let own_files = match &config.tokenizer {
         Some(name) => {
             let options = ResolveOptions {
                 without_weights: true,
                 ..hub_options(config)
             };
-            Some(resolve(name, &options)?)
+            Some(ModelFolder::new(resolve(name, &options)?)?)
         }
         None => None,
     };
@@ -352,16 +355,16 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
         "chat_template.jinja",
         "config.json",
     ] {
-        if let Some(bytes) = files.read(name).map_err(Error::setup)? {
+        if let Some(bytes) = files.read(name)? {
             found.insert(name, bytes);
         }
     }
     let mut additional_chat_templates = Vec::new();
-    for path in files.list() {
+    for path in files.files().list() {
         let name = path
             .strip_prefix("additional_chat_templates/")
             .and_then(|file| file.strip_suffix(".jinja"));
-        if let (Some(name), Some(bytes)) = (name, files.read(path).map_err(Error::setup)?) {
+        if let (Some(name), Some(bytes)) = (name, files.read(path)?) {
             additional_chat_templates.push((name.to_owned(), bytes.to_vec()));
         }
     }
@@ -390,10 +393,10 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
     .map_err(|error| Error::Setup(format!("{}: {error}", files.name())))
 }
 
-fn load_default_sampling(config: &EngineConfig, files: &ModelFiles) -> Result<DefaultSampling> {
+fn load_default_sampling(config: &EngineConfig, files: &ModelFolder) -> Result<DefaultSampling> {
     const FILE: &str = "generation_config.json";
     // End-of-sequence ids count even where the sampling defaults of the model are not wanted.
-    let own = files.read(FILE).map_err(Error::setup)?;
+    let own = files.read(FILE)?;
     let mut defaults = match &own {
         Some(json) => DefaultSampling::from_json(json).map_err(Error::setup)?,
         None => DefaultSampling::default(),
@@ -448,6 +451,31 @@ fn resolve_max_model_len(wanted: Option<usize>, config: &ModelConfig) -> Result<
 
 fn allows_long_max_model_len() -> bool {
     std::env::var("VLLM_ALLOW_LONG_MAX_MODEL_LEN").is_ok_and(|value| value.trim() == "1")
+}
+
+/// What to quantize to while loading. The name of a checkpoint's own method asks for nothing.
+fn resolve_quantization(
+    config: &EngineConfig,
+    model_config: &ModelConfig,
+    is_gguf: bool,
+) -> Result<Option<Quantization>> {
+    let Some(name) = &config.quantization else {
+        return Ok(None);
+    };
+    let own = &model_config.quantization_config["quant_method"];
+    let own = own.as_str().or(is_gguf.then_some("gguf"));
+    match own {
+        // vLLM has several kernels for one form of weights, each with a name.
+        Some(own) if name.trim_end_matches("_marlin") == own => Ok(None),
+        Some(own) => Err(Error::Setup(format!(
+            "Quantization method specified in the model config ({own}) does not match the \
+             quantization method specified in the `quantization` argument ({name}); leave \
+             --quantization away"
+        ))),
+        None => Quantization::from_name(name)
+            .map(Some)
+            .map_err(Error::setup),
+    }
 }
 
 /// Opens the weight files without reading them; tells the dtype that most of them are in, too.

@@ -70,6 +70,11 @@ pub(super) struct TileConfig {
 impl TileConfig {
     /// Tiles of 64 bytes a row, with so many rows each.
     pub(super) fn with_rows(rows: [usize; 8]) -> Self {
+        Self::with_shapes(rows.map(|rows| (rows, 64)))
+    }
+
+    /// Tiles of so many rows and bytes a row.
+    pub(super) fn with_shapes(shapes: [(usize, usize); 8]) -> Self {
         let mut config = Self {
             palette: 1,
             start_row: 0,
@@ -77,10 +82,10 @@ impl TileConfig {
             row_bytes: [0; 16],
             rows: [0; 16],
         };
-        for (tile, rows) in rows.into_iter().enumerate() {
-            debug_assert!((1..=TILE).contains(&rows));
+        for (tile, (rows, row_bytes)) in shapes.into_iter().enumerate() {
+            debug_assert!((1..=TILE).contains(&rows) && (1..=64).contains(&row_bytes));
             config.rows[tile] = rows as u8;
-            config.row_bytes[tile] = 64;
+            config.row_bytes[tile] = row_bytes as u16;
         }
         config
     }

@@ -23,6 +23,7 @@ mod neon;
 mod norm;
 mod panels;
 mod pool;
+mod quantized;
 mod rotary;
 mod scratch;
 mod simd;
@@ -42,6 +43,8 @@ pub(crate) use linear::{linear, linear_gated};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use panels::Panels;
 pub use pool::{num_threads, set_num_threads};
+pub use quantized::{CodeForm, RowCodes};
+pub(crate) use quantized::{QuantizedPanels, linear_quantized};
 pub(crate) use rotary::rotate;
 
 /// Whether the bodies of this module take operations on `x`.
