@@ -4,6 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{Answer, mock, serve, serve_engine};
+use vllm_engine::mock::MockEngine;
 use vllm_server::ServerConfig;
 
 /// What the mock says; the last token of its script plays the end of sequence.

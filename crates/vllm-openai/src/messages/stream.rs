@@ -78,12 +78,16 @@ struct BlockDelta<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 enum Delta<'a> {
-    ThinkingDelta { thinking: &'a str },
-    SignatureDelta { signature: String },
-    TextDelta { text: &'a str },
-    InputJsonDelta { partial_json: &'a str },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: String },
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'a str },
 }
 
 #[derive(Serialize)]
@@ -227,7 +231,7 @@ impl MessagesStream {
                 if self.open != Some(OpenBlock::Text) {
                     self.open_text(frames);
                 }
-                self.push_block_delta(Delta::TextDelta { text }, frames);
+                self.push_block_delta(Delta::Text { text }, frames);
             }
             ToolDelta::Call { index, name } => {
                 let block = ContentBlock::ToolUse {
@@ -240,7 +244,7 @@ impl MessagesStream {
             }
             ToolDelta::Arguments { index, text } => {
                 if self.open == Some(OpenBlock::Call(*index)) {
-                    let delta = Delta::InputJsonDelta { partial_json: text };
+                    let delta = Delta::InputJson { partial_json: text };
                     self.push_block_delta(delta, frames);
                 }
             }
@@ -258,7 +262,7 @@ impl MessagesStream {
             };
             self.open_block(OpenBlock::Thinking, block, frames);
         }
-        self.push_block_delta(Delta::ThinkingDelta { thinking }, frames);
+        self.push_block_delta(Delta::Thinking { thinking }, frames);
     }
 
     fn open_text(&mut self, frames: &mut Vec<u8>) {
@@ -291,7 +295,7 @@ impl MessagesStream {
     fn close_block(&mut self, frames: &mut Vec<u8>) {
         if self.open == Some(OpenBlock::Thinking) {
             let signature = random_id();
-            self.push_block_delta(Delta::SignatureDelta { signature }, frames);
+            self.push_block_delta(Delta::Signature { signature }, frames);
         }
         if self.open.take().is_none() {
             return;

@@ -103,7 +103,7 @@ impl JsonCallsParser {
             if rest.starts_with('{') {
                 let mut scanner = CallScanner::default();
                 let used = scanner.push(rest);
-                let call = parse(rest[..used].as_bytes()).ok()?;
+                let call = parse(&rest.as_bytes()[..used]).ok()?;
                 calls.push(call_from_json(&call)?);
                 rest = &rest[used..];
                 if !self.punctuation.is_empty() {

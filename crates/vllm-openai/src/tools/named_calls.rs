@@ -80,7 +80,7 @@ impl NamedCallsParser {
             let start = call.find('{')?;
             let (head, arguments) = call.split_at(start);
             let used = ObjectScanner::default().push(arguments);
-            let parsed = parse(arguments[..used].as_bytes()).ok()?;
+            let parsed = parse(&arguments.as_bytes()[..used]).ok()?;
             calls.push(ToolCall {
                 name: (self.name)(head).to_owned(),
                 arguments: parsed.python_json(),
