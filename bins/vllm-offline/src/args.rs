@@ -6,12 +6,16 @@ use clap::Parser;
 use vllm_batch::{InputFormat, InputOptions, Shard};
 use vllm_engine::{DefaultSampling, EngineConfig, LoadFormat, SamplingParams};
 
+use crate::bench::Bench;
+
 /// Complete prompts, one or a whole data set, as one continuously batched job.
 ///
 /// Without arguments it completes four sample prompts on a small embedded model.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// Folder or hub name of the model [default: the embedded demo model]
     #[arg(long, value_name = "NAME_OR_FOLDER")]
     pub(crate) model: Option<String>,
@@ -21,6 +25,14 @@ pub(crate) struct Args {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+}
+
+/// What to do instead of answering a data set.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Measure how fast the engine is
+    #[command(subcommand)]
+    Bench(Bench),
 }
 
 /// Where rows come from and where results go.

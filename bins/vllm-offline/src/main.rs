@@ -7,6 +7,7 @@
 //! line, 3 when some rows failed (their results say why), 130 after Ctrl-C.
 
 mod args;
+mod bench;
 mod data;
 mod progress;
 mod sink;
@@ -21,7 +22,7 @@ use serde_json::json;
 use vllm_batch::{Error, Job, JobIdentity, JobSettings, Stop};
 use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient, SamplingParams, plan_memory};
 
-use crate::args::Args;
+use crate::args::{Args, Command};
 use crate::data::DataSet;
 use crate::progress::ProgressDisplay;
 use crate::sink::OpenSink;
@@ -38,6 +39,15 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .init();
+    if let Some(Command::Bench(bench)) = &args.command {
+        return match bench.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vllm-offline: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let stop = Stop::default();
     if let Err(error) = install_interrupt_handler(&stop) {
         eprintln!("vllm-offline: Ctrl-C will not be handled: {error}");

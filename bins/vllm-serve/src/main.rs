@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod compatibility;
 mod environment;
 mod expand;
@@ -18,19 +19,24 @@ mod settings;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::runtime::Runtime;
 use vllm_engine::{AsyncLlm, EngineClient, plan_memory};
 use vllm_server::{BoundSocket, ExitCause, Phase, Server, Shutdown};
 
 use crate::args::Args;
+use crate::bench::BenchArgs;
 use crate::environment::Environment;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if(|word| word == "bench").is_some() {
+        return run_bench(words);
+    }
     vllm_tensor::keep_freed_memory();
     let environment = Environment::of_process();
-    let expanded = match expand::expand(std::env::args().skip(1), &Args::command()) {
+    let expanded = match expand::expand(words, &Args::command()) {
         Ok(expanded) => expanded,
         Err(message) => return usage_error(&message),
     };
@@ -54,6 +60,20 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(message) => {
             eprintln!("vllm-serve: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures a server that runs elsewhere.
+fn run_bench(words: impl Iterator<Item = String>) -> ExitCode {
+    let words = words.map(|word| expand::with_dashes(&word));
+    let args = BenchArgs::parse_from(std::iter::once("vllm-serve bench".to_owned()).chain(words));
+    match bench::run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("vllm-serve bench: {message}");
             ExitCode::FAILURE
         }
     }

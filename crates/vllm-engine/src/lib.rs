@@ -35,7 +35,7 @@ pub use client::{EngineClient, GenerationRequest, ModelInfo, RequestMetrics, Req
 pub use config::{DEMO_MODEL, EngineConfig, UsageContext};
 pub use error::{Error, Result};
 pub use llm::{Llm, encode};
-pub use load::plan_memory;
+pub use load::{open_tokenizer, plan_memory};
 pub use memory::{MemoryPlan, available_memory_bytes};
 pub use prompt::Prompt;
 pub use statistics::Statistics;

@@ -84,6 +84,25 @@ pub fn plan_memory(config: &EngineConfig) -> Result<MemoryPlan> {
     prepare(config).map(|prepared| prepared.plan)
 }
 
+/// The tokenizer that `config` names, for programs that run no model.
+///
+/// # Errors
+/// The model or tokenizer cannot be found, or its files cannot be understood.
+pub fn open_tokenizer(config: &EngineConfig) -> Result<Tokenizer> {
+    let options = ResolveOptions {
+        revision: config.revision.clone(),
+        without_weights: true,
+        ..hub_options(config)
+    };
+    let name = config.tokenizer.as_ref().unwrap_or(&config.model);
+    let files = resolve(name, &options)?;
+    let config = EngineConfig {
+        tokenizer: None,
+        ..config.clone()
+    };
+    load_tokenizer(&config, &files)
+}
+
 fn prepare(config: &EngineConfig) -> Result<Prepared> {
     let options = ResolveOptions {
         revision: config.revision.clone(),
