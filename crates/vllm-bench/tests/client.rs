@@ -1,5 +1,7 @@
 //! The client against servers that answer well and badly.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
