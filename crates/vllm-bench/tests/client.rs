@@ -155,7 +155,8 @@ async fn a_server_that_is_not_there_is_named() {
     let url = format!("http://{}", unused.local_addr().unwrap());
     drop(unused);
     let client = client(&url, Api::Completions);
-    let ready = client.wait_until_ready("m", &request(), Duration::ZERO);
+    let request = request();
+    let ready = client.wait_until_ready("m", &request, Duration::ZERO);
     let message = ready.await.unwrap_err().to_string();
     assert!(
         message.starts_with(&url) && message.contains("/v1/completions"),
