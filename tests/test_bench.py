@@ -54,7 +54,7 @@ def test_latency_of_a_batch(tmp_path):
 
 def test_what_cannot_be_measured_is_refused():
     for flags, mention in [
-        (("--input-len", 2000), "maximum context length"),
+        (("--input-len", 2000), "2000 tokens and 128 tokens of output do not fit"),
         (("--dataset-name", "sharegpt"), "--dataset-path"),
         (("--dataset-path", "no/such.json"), "no/such.json"),
     ]:

@@ -8,7 +8,7 @@ use vllm_engine::{
     SamplingParams,
 };
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// One request of a workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,7 @@ impl Generation {
         requests: &[SampleRequest],
         mut on_finished: impl FnMut(&RequestOutput),
     ) -> Result<()> {
+        check_lengths(requests, engine.info().max_model_len)?;
         let mut running = FuturesUnordered::new();
         for (index, request) in requests.iter().enumerate() {
             let mut stream = engine.generate(GenerationRequest::new(
@@ -74,5 +75,20 @@ impl Generation {
             }
             Ok(())
         })
+    }
+}
+
+/// An engine would cut such answers short, and the figures would be those of a smaller workload.
+fn check_lengths(requests: &[SampleRequest], max_model_len: usize) -> Result<()> {
+    let too_long = requests
+        .iter()
+        .map(|request| (request.prompt_token_ids.len(), request.output_len))
+        .find(|(prompt, output)| prompt.saturating_add(*output) > max_model_len);
+    match too_long {
+        None => Ok(()),
+        Some((prompt, output)) => Err(Error::Workload(format!(
+            "a prompt of {prompt} tokens and {output} tokens of output do not fit into the \
+             model's {max_model_len} tokens; ask for less"
+        ))),
     }
 }
