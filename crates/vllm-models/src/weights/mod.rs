@@ -373,7 +373,7 @@ impl WeightFiles {
     /// Reads the tensor `name` as `dtype` onto `device`.
     ///
     /// # Errors
-    /// As [`WeightFiles::check`].
+    /// What `check` refuses.
     pub fn tensor(
         &self,
         name: &str,
