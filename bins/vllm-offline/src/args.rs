@@ -8,8 +8,6 @@ use vllm_engine::{ContextLength, DefaultSampling, EngineConfig, LoadFormat, Samp
 
 use crate::bench::Bench;
 
-use crate::bench::Bench;
-
 /// Complete prompts, one or a whole data set, as one continuously batched job.
 ///
 /// Without arguments it completes four sample prompts on a small embedded model.
