@@ -17,7 +17,7 @@ const FORMS: [(u32, usize, u8, bool); 12] = [
     (4, 128, 8, false),
 ];
 
-const SIZES: [(usize, usize, usize); 7] = [
+const SIZES: [(usize, usize, usize); 8] = [
     (1, 32, 16),
     (1, 256, 40),
     (2, 64, 17),
@@ -25,6 +25,7 @@ const SIZES: [(usize, usize, usize); 7] = [
     (7, 100, 33),
     (13, 288, 70),
     (33, 64, 16),
+    (46, 96, 20),
 ];
 
 fn tiers() -> Vec<Tier> {
@@ -112,12 +113,12 @@ fn products_are_right_for_every_form_at_odd_sizes() {
 fn rows_do_not_depend_on_the_batch() {
     for (bits, group_len, zero, has_mins) in FORMS {
         let form = CodeForm::new(bits, group_len, zero, has_mins).unwrap();
-        let (num_rows, columns) = (29, 96);
+        let (num_rows, columns) = (77, 96);
         let parts = [matrix(form, 37, columns)];
         let x = random(5, num_rows * columns);
         for tier in tiers() {
             let together = multiply(tier, &x, &parts, None).unwrap();
-            for chunk in [1, 2, 3, 7, 8, 15, 16] {
+            for chunk in [1, 2, 3, 7, 8, 15, 16, 33, 45] {
                 let pieces = x.chunks(chunk * columns);
                 let pieces = pieces.flat_map(|rows| multiply(tier, rows, &parts, None).unwrap());
                 assert_eq!(

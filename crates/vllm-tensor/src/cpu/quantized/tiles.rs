@@ -13,8 +13,11 @@ use super::{CHUNK, Product, vnni};
 use crate::cpu::amx::TileConfig;
 use crate::cpu::panels::PANEL;
 
-/// Fewer rows than these are not worth a tile.
-pub(super) const MIN_ROWS: usize = 6;
+/// Fewer rows than these are faster without tiles.
+pub(super) const MIN_ROWS: usize = 32;
+
+/// Fewer rows than these in the last block, too.
+const MIN_LAST_ROWS: usize = 12;
 
 /// Sums of 16 rows and 16 outputs.
 #[repr(C, align(64))]
@@ -60,7 +63,8 @@ pub(super) unsafe fn run(product: Product<'_>) {
     }
     let form = product.panels.form();
     let tiled_rows = match product.num_rows % BLOCK_ROWS {
-        rest if rest < MIN_ROWS => product.num_rows - rest,
+        _ if product.num_rows < MIN_ROWS => 0,
+        rest if rest < MIN_LAST_ROWS => product.num_rows - rest,
         _ => product.num_rows,
     };
     if tiled_rows > 0 {
