@@ -185,8 +185,8 @@ mod tests {
         let plan = |blocks: u64, max_model_len| {
             let mut config = EngineConfig::new("demo");
             config.fit_max_model_len = true;
-            config.kv_cache_memory_bytes = Some(blocks * spec().bytes_per_block(16) as u64);
-            MemoryPlan::new(&config, &spec(), 0, max_model_len, 0)
+            config.kv_cache_memory_bytes = Some(blocks * BLOCK_BYTES);
+            MemoryPlan::new(&config, BLOCK_BYTES, 0, max_model_len, 0)
         };
         assert_eq!(plan(33, 1024).unwrap().max_model_len, 512);
         assert_eq!(plan(100, 1024).unwrap().max_model_len, 1024);
