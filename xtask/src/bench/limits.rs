@@ -29,7 +29,9 @@ impl Machine {
     }
 
     fn best_flops(&self) -> f64 {
-        self.flops.iter().fold(f64::NAN, |best, (_, flops)| best.max(*flops))
+        self.flops
+            .iter()
+            .fold(f64::NAN, |best, (_, flops)| best.max(*flops))
     }
 }
 
@@ -136,7 +138,8 @@ mod tests {
     use super::*;
     use crate::bench::workloads::select;
 
-    const MACHINE: &str = "threads 2\nread_bytes_per_second 1e10\nf32_flops 1e11\nbf16_flops 1e12\n";
+    const MACHINE: &str =
+        "threads 2\nread_bytes_per_second 1e10\nf32_flops 1e11\nbf16_flops 1e12\n";
     const SHAPE: &str =
         "layer_weights 4e8\nhead_weights 1e8\nkv_values 1000\nattention_flops 1000\n";
 
@@ -144,10 +147,18 @@ mod tests {
     fn decoding_is_bound_by_memory_and_prefill_by_arithmetic() {
         let machine = Machine::parse(MACHINE).unwrap();
         let shape = Shape::parse(SHAPE).unwrap();
-        let select = |name: &str| *select(false, Some(&[name.to_owned()])).unwrap().last().unwrap();
+        let select = |name: &str| {
+            *select(false, Some(&[name.to_owned()]))
+                .unwrap()
+                .last()
+                .unwrap()
+        };
         // 1 GB of weights and 160 positions of 2000 bytes at 10 GB/s.
         let step = shape.step_seconds(&machine, &select("decode-1"));
-        assert!((step - (1e9 + 160.0 * 2000.0) / 1e10).abs() < 1e-9, "{step}");
+        assert!(
+            (step - (1e9 + 160.0 * 2000.0) / 1e10).abs() < 1e-9,
+            "{step}"
+        );
         let prefill = shape.prefill_seconds(&machine, &select("prefill-512"));
         let flops = 2.0 * (4e8 * 512.0 + 1e8) + 1000.0 * 512.0 * 512.0 / 2.0;
         assert!((prefill - flops / 1e12).abs() < 1e-9, "{prefill}");
@@ -155,7 +166,15 @@ mod tests {
 
     #[test]
     fn what_the_program_prints_is_checked() {
-        assert!(Machine::parse("threads 2\n").unwrap_err().contains("read_bytes_per_second"));
-        assert!(Shape::parse("layer_weights many\n").unwrap_err().contains("many"));
+        assert!(
+            Machine::parse("threads 2\n")
+                .unwrap_err()
+                .contains("read_bytes_per_second")
+        );
+        assert!(
+            Shape::parse("layer_weights many\n")
+                .unwrap_err()
+                .contains("many")
+        );
     }
 }

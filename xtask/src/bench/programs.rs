@@ -43,7 +43,11 @@ impl Engine {
     pub(super) fn run(&self, workloads: &[&Workload]) -> Result<Measurements> {
         eprintln!("measuring {} ...", self.name);
         let mut arguments: Vec<String> = Vec::new();
-        arguments.extend(self.command[1..].iter().map(|word| word.display().to_string()));
+        arguments.extend(
+            self.command[1..]
+                .iter()
+                .map(|word| word.display().to_string()),
+        );
         arguments.extend(workloads.iter().map(|workload| workload.argument()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut command = Command::new(&self.command[0]);
@@ -186,7 +190,9 @@ fn vllm_preload(python: &Path) -> Vec<PathBuf> {
         environment.join("lib/libiomp5.so"),
     ];
     let is_linux = cfg!(target_os = "linux");
-    let found = candidates.into_iter().filter(|file| is_linux && file.exists());
+    let found = candidates
+        .into_iter()
+        .filter(|file| is_linux && file.exists());
     found.collect()
 }
 

@@ -134,7 +134,11 @@ impl Report {
             let limit = self.shape.seconds(&self.machine, workload);
             rows.push(Row {
                 name: workload.name.to_owned(),
-                unit: if workload.new == 1 { "in tok/s" } else { "out tok/s" },
+                unit: if workload.new == 1 {
+                    "in tok/s"
+                } else {
+                    "out tok/s"
+                },
                 limit: self.limit(tokens / limit),
                 values: self.values(|m| Some(tokens / m.seconds.get(workload.name)?)),
                 is_cost: false,
@@ -216,7 +220,13 @@ fn number(value: Option<f64>) -> String {
 fn aligned(lines: &[Vec<String>]) -> String {
     let num_columns = lines.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..num_columns)
-        .map(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or(0))
+        .map(|column| {
+            lines
+                .iter()
+                .map(|line| line[column].len())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
     for line in lines {

@@ -141,7 +141,10 @@ mod tests {
         let decode = select(false, Some(&["decode-8".to_owned()])).unwrap();
         assert_eq!(names(decode), ["prefill-8x128", "decode-8"]);
         let error = select(false, Some(&["decode".to_owned()])).unwrap_err();
-        assert!(error.contains("`decode`") && error.contains("decode-32"), "{error}");
+        assert!(
+            error.contains("`decode`") && error.contains("decode-32"),
+            "{error}"
+        );
         assert!(select(true, None).unwrap().len() < select(false, None).unwrap().len());
     }
 

@@ -150,7 +150,9 @@ fn write_normal(file: &mut impl Write, count: usize, random: &mut Random) {
     let mut buffer = Vec::with_capacity(2 << 16);
     for at in 0..count {
         let bits = random.next();
-        let sum = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum::<u64>();
+        let sum = (0..4)
+            .map(|part| (bits >> (16 * part)) & 0xffff)
+            .sum::<u64>();
         // Four uniform values on [0, 1) have mean 2 and variance 1/3.
         let centred = sum as f32 / 65_536.0 - 2.0;
         let value = centred * (3_f32.sqrt() * DEVIATION);

@@ -19,7 +19,10 @@ const REPEATS: usize = 5;
 pub(crate) fn measure() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("threads {threads}");
-    println!("read_bytes_per_second {:.4e}", read_bytes_per_second(threads));
+    println!(
+        "read_bytes_per_second {:.4e}",
+        read_bytes_per_second(threads)
+    );
     #[cfg(target_arch = "x86_64")]
     for (name, operations) in x86::arithmetic() {
         println!("{name} {:.4e}", operations_per_second(threads, operations));
