@@ -4,6 +4,7 @@
 //! engine works: of the workspace's crates it depends only on the pure scheduler, whose recordings
 //! it replays, so that it builds in seconds.
 
+#[allow(clippy::print_stdout)] // Its table is the result.
 mod bench;
 mod ci;
 mod cuda;

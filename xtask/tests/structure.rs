@@ -14,6 +14,7 @@ const PURE_CRATES: &[&str] = &[
     "vllm-sampling",
     "vllm-openai",
     "vllm-chat-template",
+    "vllm-gguf",
 ];
 
 /// What must not appear in a pure crate's dependency tree.

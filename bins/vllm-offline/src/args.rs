@@ -4,14 +4,18 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use vllm_batch::{InputFormat, InputOptions, Shard};
-use vllm_engine::{DefaultSampling, EngineConfig, LoadFormat, SamplingParams};
+use vllm_engine::{ContextLength, DefaultSampling, EngineConfig, LoadFormat, SamplingParams};
+
+use crate::bench::Bench;
 
 /// Complete prompts, one or a whole data set, as one continuously batched job.
 ///
 /// Without arguments it completes four sample prompts on a small embedded model.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// Folder or hub name of the model [default: the embedded demo model]
     #[arg(long, value_name = "NAME_OR_FOLDER")]
     pub(crate) model: Option<String>,
@@ -21,6 +25,14 @@ pub(crate) struct Args {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+}
+
+/// What to do instead of answering a data set.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Measure how fast the engine is
+    #[command(subcommand)]
+    Bench(Bench),
 }
 
 /// Where rows come from and where results go.
@@ -104,9 +116,15 @@ pub(crate) struct EngineArgs {
     /// auto, float32, bfloat16 or float16
     #[arg(long, default_value = "auto")]
     dtype: String,
-    /// Which weight files to read: auto, safetensors, pt, or dummy for made-up weights
+    /// Which weight files to read: auto, safetensors, pt, gguf, or dummy for made-up weights
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     load_format: LoadFormat,
+    /// How the KV cache is stored: auto, float32, bfloat16, float16, fp8 or int8
+    #[arg(long, default_value = "auto", value_name = "DTYPE")]
+    kv_cache_dtype: String,
+    /// Quantize linear layers while loading: int8, q8_0, q6_k or q4_k
+    #[arg(long, short = 'q', value_name = "METHOD")]
+    quantization: Option<String>,
     /// Folder or hub name of the tokenizer, when it is not with the model
     #[arg(long)]
     tokenizer: Option<String>,
@@ -116,9 +134,10 @@ pub(crate) struct EngineArgs {
     /// Token for private and gated models; also HF_TOKEN
     #[arg(long, value_name = "TOKEN")]
     hf_token: Option<String>,
-    /// Longest prompt and output together, in tokens [default: the model's own limit]
-    #[arg(long, value_name = "TOKENS")]
-    max_model_len: Option<usize>,
+    /// Longest prompt and output together, in tokens, such as 4096, 4k or 4K; auto for what the KV
+    /// cache has room for [default: the model's own limit]
+    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
+    max_model_len: Option<ContextLength>,
     /// Most sequences in one step
     #[arg(long, value_name = "N")]
     max_num_seqs: Option<usize>,
@@ -207,10 +226,12 @@ impl EngineArgs {
         config.device.clone_from(&self.device);
         config.dtype.clone_from(&self.dtype);
         config.load_format = self.load_format;
+        config.kv_cache_dtype.clone_from(&self.kv_cache_dtype);
+        config.quantization.clone_from(&self.quantization);
         config.tokenizer.clone_from(&self.tokenizer);
         config.revision.clone_from(&self.revision);
         config.hf_token.clone_from(&self.hf_token);
-        config.max_model_len = self.max_model_len;
+        config.set_context_length(self.max_model_len);
         config.max_num_seqs = self.max_num_seqs;
         config.max_num_batched_tokens = self.max_num_batched_tokens;
         config.kv_cache_memory_bytes = self.kv_cache_memory_bytes;

@@ -7,6 +7,7 @@
 //! line, 3 when some rows failed (their results say why), 130 after Ctrl-C.
 
 mod args;
+mod bench;
 mod data;
 mod progress;
 mod sink;
@@ -19,9 +20,10 @@ use std::sync::Arc;
 use clap::Parser;
 use serde_json::json;
 use vllm_batch::{Error, Job, JobIdentity, JobSettings, Stop};
-use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient, SamplingParams, plan_memory};
+use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient, LoadObserver, SamplingParams, plan_memory};
+use vllm_terminal::ByteBar;
 
-use crate::args::Args;
+use crate::args::{Args, Command};
 use crate::data::DataSet;
 use crate::progress::ProgressDisplay;
 use crate::sink::OpenSink;
@@ -38,6 +40,15 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .init();
+    if let Some(Command::Bench(bench)) = &args.command {
+        return match bench.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vllm-offline: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let stop = Stop::default();
     if let Err(error) = install_interrupt_handler(&stop) {
         eprintln!("vllm-offline: Ctrl-C will not be handled: {error}");
@@ -87,7 +98,7 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
         eprintln!("No --model given: using the embedded demo model.");
         DEMO_MODEL
     });
-    let config = args.engine.config(model);
+    let mut config = args.engine.config(model);
     if args.engine.dry_run {
         eprintln!("{}", plan_memory(&config)?);
         return Ok(Outcome::Complete { rows: 0, failed: 0 });
@@ -96,6 +107,9 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
     let data = DataSet::open(&args.data)?;
     let sink = OpenSink::open(&args.data)?;
 
+    config.load_observer = ByteBar::on_terminal("Loading weights").map(|bar| {
+        LoadObserver::new(move |progress| bar.show(progress.loaded_bytes, progress.total_bytes))
+    });
     let engine = Arc::new(AsyncLlm::new(&config)?);
     let own_defaults = &engine.info().default_sampling;
     let params = checked(args.sampling.params(own_defaults))?;
@@ -177,6 +191,7 @@ fn identity(
     add("model_source", args.engine.model_source());
     add("architecture", info.architecture.as_str().into());
     add("dtype", info.dtype.as_str().into());
+    add("kv_cache_dtype", info.kv_cache_dtype.as_str().into());
     add("device", info.device.as_str().into());
     add("max_model_len", info.max_model_len.into());
     add("sampling", json!(format!("{:?}", settings.params)));

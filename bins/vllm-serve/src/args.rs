@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use vllm_engine::LoadFormat;
-
-use crate::numbers::{context_length, human_number};
+use vllm_engine::{ContextLength, LoadFormat, human_number};
 
 /// Serve a language model over HTTP as OpenAI's API does.
 #[derive(Debug, Parser)]
@@ -122,6 +120,9 @@ pub(crate) struct Args {
     /// The parser that finds tool calls in the model's text
     #[arg(long, value_name = "NAME", help_heading = "API")]
     pub(crate) tool_call_parser: Option<String>,
+    /// The parser that tells reasoning from the answer in the model's text
+    #[arg(long, value_name = "NAME", help_heading = "API")]
+    pub(crate) reasoning_parser: Option<String>,
     /// Do not show tools to the template when the choice is `none`
     #[arg(long, help_heading = "API")]
     pub(crate) exclude_tools_when_tool_choice_none: bool,
@@ -149,6 +150,15 @@ pub(crate) struct Args {
     /// Count requests in flight for /load
     #[arg(long, help_heading = "API")]
     pub(crate) enable_server_load_tracking: bool,
+    /// The fewest tokens per chunk of a stream
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(i64).range(1..),
+        help_heading = "API"
+    )]
+    pub(crate) stream_interval: i64,
     /// Seconds of silence after which a stream gets a comment; 0 for never
     #[arg(
         long,
@@ -171,7 +181,7 @@ pub(crate) struct Args {
     /// Data type: auto, float32, bfloat16 or float16
     #[arg(long, default_value = "auto", help_heading = "Engine")]
     pub(crate) dtype: String,
-    /// Which weight files to read: auto, safetensors, pt, or dummy for made-up weights
+    /// Which weight files to read: auto, safetensors, pt, gguf, or dummy for made-up weights
     #[arg(
         long,
         value_name = "FORMAT",
@@ -179,8 +189,24 @@ pub(crate) struct Args {
         help_heading = "Engine"
     )]
     pub(crate) load_format: LoadFormat,
+    /// How the KV cache is stored: auto, float32, bfloat16, float16, fp8 or int8
+    #[arg(
+        long,
+        default_value = "auto",
+        value_name = "DTYPE",
+        help_heading = "Engine"
+    )]
+    pub(crate) kv_cache_dtype: String,
+    /// Quantize linear layers while loading: int8, q8_0, q6_k or q4_k
+    #[arg(long, short = 'q', value_name = "METHOD", help_heading = "Engine")]
+    pub(crate) quantization: Option<String>,
     /// Prompt and output tokens of one request, such as 4096, 4k or 4K
-    #[arg(long, value_name = "TOKENS", value_parser = context_length, allow_hyphen_values = true, help_heading = "Engine")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        allow_hyphen_values = true,
+        help_heading = "Engine"
+    )]
     pub(crate) max_model_len: Option<ContextLength>,
     /// The tokenizer, if it is not with the model
     #[arg(long, value_name = "FOLDER_OR_NAME", help_heading = "Engine")]
@@ -292,15 +318,6 @@ pub(crate) struct Args {
     /// No periodic line and no engine metrics
     #[arg(long, help_heading = "Logging")]
     pub(crate) disable_log_stats: bool,
-}
-
-/// `--max-model-len`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ContextLength {
-    /// As long as the model allows.
-    Auto,
-    /// This many tokens.
-    Tokens(usize),
 }
 
 /// Strings from a JSON list.

@@ -141,7 +141,7 @@ fn flag_name(word: &str) -> Option<&str> {
 }
 
 /// Underscores in a flag's name count as dashes; its value stays as it is.
-fn with_dashes(word: &str) -> String {
+pub(crate) fn with_dashes(word: &str) -> String {
     match word.strip_prefix("--") {
         Some(_) => {
             let (name, value) = word.split_at(word.find('=').unwrap_or(word.len()));

@@ -8,29 +8,35 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod compatibility;
 mod environment;
 mod expand;
 mod logging;
-mod numbers;
 mod settings;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::runtime::Runtime;
-use vllm_engine::{AsyncLlm, EngineClient, plan_memory};
+use vllm_engine::{AsyncLlm, EngineClient, LoadObserver, plan_memory};
 use vllm_server::{BoundSocket, ExitCause, Phase, Server, Shutdown};
+use vllm_terminal::ByteBar;
 
 use crate::args::Args;
+use crate::bench::BenchArgs;
 use crate::environment::Environment;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if(|word| word == "bench").is_some() {
+        return run_bench(words);
+    }
     vllm_tensor::keep_freed_memory();
     let environment = Environment::of_process();
-    let expanded = match expand::expand(std::env::args().skip(1), &Args::command()) {
+    let expanded = match expand::expand(words, &Args::command()) {
         Ok(expanded) => expanded,
         Err(message) => return usage_error(&message),
     };
@@ -54,6 +60,20 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(message) => {
             eprintln!("vllm-serve: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures a server that runs elsewhere.
+fn run_bench(words: impl Iterator<Item = String>) -> ExitCode {
+    let words = words.map(|word| expand::with_dashes(&word));
+    let args = BenchArgs::parse_from(std::iter::once("vllm-serve bench".to_owned()).chain(words));
+    match bench::run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("vllm-serve bench: {message}");
             ExitCode::FAILURE
         }
     }
@@ -84,7 +104,10 @@ fn run(settings: Settings) -> Result<ExitCode, String> {
             .await
             .map_err(text)?;
         shutdown.on_signals().map_err(text)?;
-        let engine_config = settings.engine;
+        let mut engine_config = settings.engine;
+        engine_config.load_observer = ByteBar::on_terminal("Loading weights").map(|bar| {
+            LoadObserver::new(move |progress| bar.show(progress.loaded_bytes, progress.total_bytes))
+        });
         let has_model_defaults = engine_config.generation_config == "auto"
             && engine_config.override_generation_config.is_none();
         let loading = tokio::task::spawn_blocking(move || AsyncLlm::new(&engine_config));

@@ -10,9 +10,7 @@ use vllm_server::{
     Listen, LogConfig, ServerConfig, TlsConfig,
 };
 
-use crate::args::{
-    Args, ContentFormat, ContextLength, FingerprintMode, LogLevel, SchedulingPolicy,
-};
+use crate::args::{Args, ContentFormat, FingerprintMode, LogLevel, SchedulingPolicy};
 use crate::environment::Environment;
 use crate::logging::LogSettings;
 
@@ -70,10 +68,9 @@ fn engine_config(args: Args, model: String) -> Result<EngineConfig, String> {
     config.load_format = args.load_format;
     config.device = args.device;
     config.dtype = args.dtype;
-    config.max_model_len = args.max_model_len.and_then(|length| match length {
-        ContextLength::Auto => None,
-        ContextLength::Tokens(tokens) => Some(tokens),
-    });
+    config.kv_cache_dtype = args.kv_cache_dtype;
+    config.set_context_length(args.max_model_len);
+    config.quantization = args.quantization;
     if let Some(block_size) = args.block_size {
         config.block_size = block_size;
     }
@@ -193,6 +190,10 @@ fn api_config(args: &Args, environment: &Environment) -> Result<ApiConfig, Strin
         default_max_tokens_is_cap: caps_max_tokens(args),
         enable_auto_tool_choice: args.enable_auto_tool_choice,
         tool_call_parser: args.tool_call_parser.clone(),
+        reasoning_parser: args
+            .reasoning_parser
+            .clone()
+            .filter(|name| !name.is_empty()),
         exclude_tools_when_tool_choice_none: args.exclude_tools_when_tool_choice_none,
         disabled_thinking_effort: match args.anthropic_disabled_thinking_effort.as_str() {
             // Templates that can leave thinking out know this word.
@@ -203,6 +204,7 @@ fn api_config(args: &Args, environment: &Environment) -> Result<ApiConfig, Strin
         enable_prompt_tokens_details: args.enable_prompt_tokens_details,
         enable_force_include_usage: args.enable_force_include_usage,
         enable_server_load_tracking: args.enable_server_load_tracking,
+        stream_interval: Some(args.stream_interval).filter(|tokens| *tokens > 1),
         sse_keep_alive_interval: (interval > 0.0).then(|| Duration::from_secs_f64(interval)),
         fingerprint: fingerprint(args)?,
     })
@@ -327,7 +329,8 @@ mod tests {
         let settings = settings(
             "demo --served-model-name a b --dtype float32 --max-model-len 4K --api-key k1 k2 \
              --enable-auto-tool-choice --tool-call-parser hermes --port 9 --max-logprobs -1 \
-             --disable-fastapi-docs --anthropic-disabled-thinking-effort low",
+             --disable-fastapi-docs --anthropic-disabled-thinking-effort low \
+             --reasoning-parser qwen3 --stream-interval 3",
             &[("VLLM_API_KEY", "unused")],
         )
         .unwrap();
@@ -341,6 +344,11 @@ mod tests {
             settings.server.api.tool_call_parser.as_deref(),
             Some("hermes")
         );
+        assert_eq!(
+            settings.server.api.reasoning_parser.as_deref(),
+            Some("qwen3")
+        );
+        assert_eq!(settings.server.api.stream_interval, Some(3));
         assert!(!settings.server.http.docs);
         assert_eq!(settings.server.api.disabled_thinking_effort, "low");
     }

@@ -3,19 +3,18 @@
 use std::time::Instant;
 
 use serde_json::Value;
-use vllm_chat_template::RenderInput;
-use vllm_engine::{
-    DefaultSampling, EngineClient, GenerationRequest, NO_CHAT_TEMPLATE, RequestOutput,
-};
+use vllm_engine::{DefaultSampling, EngineClient, GenerationRequest, RequestOutput};
 use vllm_openai::decode::Dict;
 use vllm_openai::{
     ChatCompletionRequest, ChatCompletionResponse, ChatResult, CompletionRequest,
-    CompletionResponse, ContentFormat, ErrorResponse, GenerationOptions, LengthLimits, Prompt,
-    PromptResult, RequestPolicy, ResponseContext, SamplingDefaults, check_model,
-    check_prompt_length, check_requested_tokens, check_text_length, check_truncation,
-    effective_max_tokens, normalize_messages, parse_body, truncated_length,
+    CompletionResponse, ErrorResponse, GenerationOptions, LengthLimits, OutputParsers,
+    PromptResult, RequestPolicy, ResponseContext, StreamPrompt, check_model,
+    check_requested_tokens, effective_max_tokens, parse_body,
 };
-use vllm_tokenizer::TruncationSide;
+use vllm_renderer::{
+    ContentFormatOption, Conversation, Rendered, Renderer, Truncation, error_response,
+    sampling_defaults,
+};
 
 use crate::seed::{mix, row_seed};
 
@@ -176,23 +175,20 @@ impl BatchJob {
         }
     }
 
-    fn sampling_defaults(&self) -> SamplingDefaults {
-        SamplingDefaults {
-            temperature: self.defaults.temperature,
-            top_p: self.defaults.top_p,
-            top_k: self.defaults.top_k,
-            min_p: self.defaults.min_p,
-            repetition_penalty: self.defaults.repetition_penalty,
-            presence_penalty: self.defaults.presence_penalty,
-            frequency_penalty: self.defaults.frequency_penalty,
-        }
-    }
-
     fn limits(&self, engine: &dyn EngineClient) -> LengthLimits {
         LengthLimits {
             max_model_len: engine.info().max_model_len,
             default_max_tokens: self.defaults.max_tokens,
             max_tokens_cap: None,
+        }
+    }
+
+    fn renderer<'a>(&'a self, engine: &'a dyn EngineClient) -> Renderer<'a> {
+        Renderer {
+            engine,
+            model_name: &self.model,
+            chat_template: None,
+            content_format: ContentFormatOption::Auto,
         }
     }
 
@@ -225,8 +221,8 @@ pub(crate) enum Reply {
     Completion {
         request: Box<CompletionRequest>,
         context: ResponseContext,
-        /// Text to echo and first token, by prompt.
-        prompts: Vec<(Option<String>, String)>,
+        /// What is shown again, by prompt.
+        prompts: Vec<StreamPrompt>,
     },
 }
 
@@ -252,7 +248,12 @@ impl Reply {
                     outputs: &output.outputs,
                     num_cached_tokens: output.num_cached_tokens,
                 };
-                let response = ChatCompletionResponse::new(request, context, &result, None)?;
+                let response = ChatCompletionResponse::new(
+                    request,
+                    context,
+                    &result,
+                    &OutputParsers::default(),
+                )?;
                 serde_json::to_string(&response)
             }
             Self::Completion {
@@ -263,10 +264,10 @@ impl Reply {
                 let results: Vec<_> = prompts
                     .iter()
                     .zip(outputs)
-                    .map(|((text, first_token), output)| PromptResult {
-                        prompt_text: text.as_deref(),
+                    .map(|(prompt, output)| PromptResult {
+                        prompt_text: prompt.text.as_deref(),
                         prompt_token_ids: &output.prompt_token_ids,
-                        first_prompt_token: first_token,
+                        first_prompt_token: &prompt.first_token,
                         prompt_logprobs: output.prompt_logprobs.as_deref(),
                         outputs: &output.outputs,
                         num_cached_tokens: output.num_cached_tokens,
@@ -296,12 +297,26 @@ fn prepare_chat(
     let (requested, field) = request.requested_tokens();
     check_requested_tokens(requested, field, limits.max_model_len)?;
 
-    let (text, messages) = render(engine, &request, &job.model)?;
-    let token_ids = encode(engine, &text, &request.options, requested)?;
+    let truncation = Truncation::of(&request.options, requested, limits.max_model_len)?;
+    let renderer = job.renderer(engine);
+    let Rendered { text, messages } = renderer.render(&Conversation {
+        messages: &request.messages,
+        tools: request.tools.as_deref(),
+        documents: request.documents.as_deref(),
+        template: None,
+        add_generation_prompt: request.add_generation_prompt,
+        continue_final_message: request.continue_final_message,
+        kwargs: request.template_kwargs(&serde_json::Map::new()),
+    })?;
+    let token_ids = renderer.encode(&text, request.options.add_special_tokens, truncation)?;
     let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
     let vocab_size = engine.info().vocab_size;
-    let mut params =
-        request.sampling_params(max_tokens, &job.sampling_defaults(), vocab_size, None)?;
+    let mut params = request.sampling_params(
+        max_tokens,
+        &sampling_defaults(&job.defaults),
+        vocab_size,
+        &OutputParsers::default(),
+    )?;
     params.seed = params.seed.or(Some(row_seed(job.seed, index)));
 
     let context = job.context("chatcmpl", index);
@@ -337,28 +352,16 @@ fn prepare_completion(
     check_requested_tokens(requested, "max_tokens", limits.max_model_len)?;
 
     let context = job.context("cmpl", index);
-    let defaults = job.sampling_defaults();
+    let defaults = sampling_defaults(&job.defaults);
+    let truncation = Truncation::of(&request.options, requested, limits.max_model_len)?;
+    let renderer = job.renderer(engine);
+    let as_ids = request.options.return_tokens_as_token_ids == Some(true);
     let arrival = Instant::now();
     let mut prompts = Vec::new();
     let mut engine_requests = Vec::new();
     for (number, prompt) in (0..).zip(std::mem::take(&mut request.prompts)) {
-        let (text, token_ids) = match prompt {
-            Prompt::Text(text) => {
-                let token_ids = encode(engine, &text, &request.options, requested)?;
-                (Some(text), token_ids)
-            }
-            Prompt::TokenIds(token_ids) => {
-                let token_ids = truncate(token_ids, &request.options, requested, limits)?;
-                check_prompt_length(token_ids.len(), limits.max_model_len)?;
-                (None, token_ids)
-            }
-        };
-        prompts.push(echoed_prompt(
-            engine,
-            &request,
-            text.as_deref(),
-            &token_ids,
-        )?);
+        let (text, token_ids) = renderer.encode_prompt(prompt, &request.options, truncation)?;
+        prompts.push(renderer.echoed_prompt(&request, text.as_deref(), &token_ids, as_ids)?);
         let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
         let mut params =
             request.sampling_params(max_tokens, &defaults, engine.info().vocab_size)?;
@@ -384,127 +387,7 @@ fn prepare_completion(
     })
 }
 
-/// What of a prompt is shown again: its text and its first token.
-fn echoed_prompt(
-    engine: &dyn EngineClient,
-    request: &CompletionRequest,
-    text: Option<&str>,
-    token_ids: &[u32],
-) -> Result<(Option<String>, String), Refusal> {
-    if !request.echo {
-        return Ok((None, String::new()));
-    }
-    let decode = |ids: &[u32]| engine.tokenizer().decode(ids, false).map_err(bad_request);
-    let text = match text {
-        Some(text) => text.to_owned(),
-        None => decode(token_ids)?,
-    };
-    let as_ids = request.options.return_tokens_as_token_ids == Some(true);
-    let first_token = match token_ids.first() {
-        Some(id) if request.logprobs.is_some() && as_ids => format!("token_id:{id}"),
-        Some(id) if request.logprobs.is_some() => decode(&[*id])?,
-        _ => String::new(),
-    };
-    Ok((Some(text), first_token))
-}
-
-/// The conversation as text, and its messages as the template got them.
-fn render(
-    engine: &dyn EngineClient,
-    request: &ChatCompletionRequest,
-    model: &str,
-) -> Result<(String, Vec<Value>), Refusal> {
-    let template = engine
-        .chat_template(request.tools.is_some())
-        .map_err(bad_request)?
-        .ok_or_else(|| ErrorResponse::bad_request(NO_CHAT_TEMPLATE))?;
-    let format = match template.content_format() {
-        vllm_chat_template::ContentFormat::String => ContentFormat::String,
-        vllm_chat_template::ContentFormat::OpenAi => ContentFormat::OpenAi,
-    };
-    let knows_developer = template.mentions_developer_role();
-    let messages = normalize_messages(&request.messages, format, knows_developer, model)?;
-    let text = template.render(&RenderInput {
-        messages: &messages,
-        tools: request.tools.as_deref(),
-        documents: request.documents.as_deref(),
-        add_generation_prompt: request.add_generation_prompt,
-        continue_final_message: request.continue_final_message,
-        kwargs: &request.template_kwargs(&serde_json::Map::new()),
-        special_tokens: engine.tokenizer().special_tokens(),
-    });
-    Ok((text.map_err(bad_request)?, messages))
-}
-
-/// The token ids of a text, cut as the request asks and checked against the context.
-fn encode(
-    engine: &dyn EngineClient,
-    text: &str,
-    options: &GenerationOptions,
-    requested: Option<i64>,
-) -> Result<Vec<u32>, Refusal> {
-    let tokenizer = engine.tokenizer();
-    let max_model_len = engine.info().max_model_len;
-    check_truncation(options.truncate_prompt_tokens, max_model_len)?;
-    let special = options.add_special_tokens;
-    let kept = truncated_length(options.truncate_prompt_tokens, requested, max_model_len);
-    let token_ids = match kept {
-        Some(kept) => tokenizer.encode_truncated(text, special, kept, side(options)),
-        None => {
-            check_text_length(text, tokenizer.max_chars_per_token(), max_model_len)?;
-            tokenizer.encode(text, special)
-        }
-    };
-    let token_ids = token_ids.map_err(bad_request)?;
-    // Counting ends at the first token that does not fit, so that is the length told.
-    check_prompt_length(token_ids.len().min(max_model_len + 1), max_model_len)?;
-    Ok(token_ids)
-}
-
-fn truncate(
-    mut token_ids: Vec<u32>,
-    options: &GenerationOptions,
-    requested: Option<i64>,
-    limits: LengthLimits,
-) -> Result<Vec<u32>, Refusal> {
-    let wanted = options.truncate_prompt_tokens;
-    check_truncation(wanted, limits.max_model_len)?;
-    if let Some(kept) = truncated_length(wanted, requested, limits.max_model_len) {
-        let excess = token_ids.len().saturating_sub(kept);
-        match side(options) {
-            TruncationSide::Left => drop(token_ids.drain(..excess)),
-            TruncationSide::Right => token_ids.truncate(kept),
-        }
-    }
-    Ok(token_ids)
-}
-
-fn side(options: &GenerationOptions) -> TruncationSide {
-    match options.truncation_side {
-        Some(vllm_openai::TruncationSide::Right) => TruncationSide::Right,
-        Some(vllm_openai::TruncationSide::Left) | None => TruncationSide::Left,
-    }
-}
-
-fn bad_request(error: impl std::fmt::Display) -> Refusal {
-    ErrorResponse::bad_request(&error.to_string()).into()
-}
-
 /// What a line is told about the engine's refusal.
 pub(crate) fn engine_refusal(error: &vllm_engine::Error) -> Refusal {
-    let response = match error {
-        vllm_engine::Error::InvalidRequest {
-            message,
-            parameter,
-            value,
-        } => match (parameter.as_deref(), value.as_deref()) {
-            (Some(parameter), Some(value)) => {
-                ErrorResponse::invalid_value(message, parameter, value)
-            }
-            (Some(parameter), None) => ErrorResponse::invalid(message, parameter),
-            (None, _) => ErrorResponse::bad_request(message),
-        },
-        _ => ErrorResponse::internal(),
-    };
-    response.into()
+    error_response(error).into()
 }

@@ -8,7 +8,9 @@ use minijinja::{AutoEscape, Environment, Error, Output, State, Value, escape_for
 use crate::{filters, methods, python};
 
 /// Work one rendering may do: one unit an instruction, one for 64 bytes of text. An honest template
-/// spends a few hundred thousand on a full context; this much ends within a second.
+/// spends a few hundred thousand on a full context; this much ends within a second. The bound is on
+/// work and not on time, so that no busy machine refuses an honest template, and a hostile one is
+/// refused alike everywhere.
 const FUEL: u64 = 10_000_000;
 
 /// Nested macro calls and blocks one rendering may do.

@@ -134,6 +134,8 @@ pub struct ModelInfo {
     pub default_sampling: DefaultSampling,
     /// The data type that the model runs in, as `--dtype` spells it.
     pub dtype: String,
+    /// How the KV cache is stored, as `--kv-cache-dtype` was given.
+    pub kv_cache_dtype: String,
     /// The device that the model runs on, such as `cpu` or `cuda:0`.
     pub device: String,
     /// Tokens per KV-cache block.

@@ -1,9 +1,13 @@
 //! How to run a model: what the user chose, with vLLM's defaults for the rest.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use vllm_models::LoadFormat;
+use vllm_models::{LoadFormat, LoadProgress};
 use vllm_scheduler::Policy;
+
+use crate::numbers::ContextLength;
 
 /// Name of the model that is compiled into the binary.
 pub use vllm_demo_model::NAME as DEMO_MODEL;
@@ -16,6 +20,27 @@ pub enum UsageContext {
     Offline,
     /// Clients wait for answers: latency counts.
     Server,
+}
+
+/// Told how far the loading of the weights has come, from the thread that loads them.
+#[derive(Clone)]
+pub struct LoadObserver(Arc<dyn Fn(LoadProgress) + Send + Sync>);
+
+impl LoadObserver {
+    /// Calls `observe` after each part of the model.
+    pub fn new(observe: impl Fn(LoadProgress) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(observe))
+    }
+
+    pub(crate) fn tell(&self, progress: LoadProgress) {
+        (self.0)(progress);
+    }
+}
+
+impl fmt::Debug for LoadObserver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("LoadObserver")
+    }
 }
 
 /// Settings of one engine. Start from [`EngineConfig::new`] and change what differs.
@@ -34,12 +59,22 @@ pub struct EngineConfig {
     pub download_dir: Option<PathBuf>,
     /// Which weight files are read, or none for made-up weights.
     pub load_format: LoadFormat,
+    /// Told how far the loading of the weights has come.
+    pub load_observer: Option<LoadObserver>,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// `auto`, `float32`, `bfloat16`, `float16` and their aliases.
     pub dtype: String,
+    /// How the KV cache is stored: `auto` as the model's weights, `float32`, `bfloat16`, `float16`,
+    /// `fp8` or `int8`.
+    pub kv_cache_dtype: String,
+    /// What linear layers of an unquantized checkpoint become while they are loaded: `int8`, `q8_0`,
+    /// `q6_k` or `q4_k`; the method of a quantized one may be named, too.
+    pub quantization: Option<String>,
     /// Prompt and output tokens of one request; `None` takes the model's own limit.
     pub max_model_len: Option<usize>,
+    /// Take `max_model_len` as a wish: shorten it to what the KV cache has room for.
+    pub fit_max_model_len: bool,
     /// Tokens per KV-cache block.
     pub block_size: usize,
     /// Exact size of the KV cache in bytes; `None` plans it from the free memory.
@@ -86,9 +121,13 @@ impl EngineConfig {
             hf_token: None,
             download_dir: None,
             load_format: LoadFormat::Auto,
+            load_observer: None,
             device: "auto".to_owned(),
             dtype: "auto".to_owned(),
+            kv_cache_dtype: "auto".to_owned(),
+            quantization: None,
             max_model_len: None,
+            fit_max_model_len: false,
             block_size: 16,
             kv_cache_memory_bytes: None,
             gpu_memory_utilization: 0.92,
@@ -107,6 +146,15 @@ impl EngineConfig {
             record_steps: None,
             usage_context: UsageContext::Offline,
         }
+    }
+
+    /// Takes over a `--max-model-len`; `None` where there was none.
+    pub fn set_context_length(&mut self, length: Option<ContextLength>) {
+        self.fit_max_model_len = length == Some(ContextLength::Auto);
+        self.max_model_len = match length {
+            Some(ContextLength::Tokens(tokens)) => Some(tokens),
+            Some(ContextLength::Auto) | None => None,
+        };
     }
 
     /// Sequences in one step, chosen or by context; never above the token budget.

@@ -20,6 +20,8 @@ mod llm;
 mod load;
 mod memory;
 pub mod mock;
+mod model_folder;
+mod numbers;
 mod prompt;
 mod recorder;
 mod runner;
@@ -32,15 +34,16 @@ pub use async_llm::AsyncLlm;
 pub use beam::{BeamSearchOutput, BeamSequence};
 pub use chat::{ChatOptions, NO_CHAT_TEMPLATE, render_chat};
 pub use client::{EngineClient, GenerationRequest, ModelInfo, RequestMetrics, RequestOutput};
-pub use config::{DEMO_MODEL, EngineConfig, UsageContext};
+pub use config::{DEMO_MODEL, EngineConfig, LoadObserver, UsageContext};
 pub use error::{Error, Result};
 pub use llm::{Llm, encode};
-pub use load::plan_memory;
+pub use load::{open_tokenizer, plan_memory};
 pub use memory::{MemoryPlan, available_memory_bytes};
+pub use numbers::{ContextLength, human_number};
 pub use prompt::Prompt;
 pub use statistics::Statistics;
 pub use stream::RequestStream;
-pub use vllm_models::LoadFormat;
+pub use vllm_models::{LoadFormat, LoadProgress};
 pub use vllm_sampling::{
     BeamSearchParams, CompletionOutput, DecodedLogprob, DefaultSampling, FinishReason, OutputKind,
     PositionLogprobs, SamplingParams, StopReason, StructuredOutputs,

@@ -1,23 +1,27 @@
 //! From a model's name to everything that serving it needs.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 use vllm_chat_template::ChatTemplate;
 use vllm_hub::{FileBytes, ModelFiles, ResolveOptions, Token};
 use vllm_models::{
-    CheckedModel, FileBuffer, LoadFormat, Model, ModelConfig, WeightFiles, Weights,
-    check_architecture,
+    CheckedModel, FileBuffer, LoadFormat, LoadProgress, Model, ModelConfig, Quantization,
+    WeightFiles, Weights, check_architecture,
 };
 use vllm_sampling::DefaultSampling;
-use vllm_tensor::{DType, Device, KvCache};
+use vllm_tensor::{DType, Device, KvCache, KvCacheDType, KvCacheSpec};
 use vllm_tokenizer::{Tokenizer, TokenizerFiles};
 
 use crate::client::ModelInfo;
 use crate::config::{DEMO_MODEL, EngineConfig};
 use crate::error::{Error, Result};
 use crate::memory::{MemoryPlan, available_memory_bytes};
+use crate::model_folder::ModelFolder;
 
 /// A model in memory, before an engine runs it.
 pub(crate) struct LoadedModel {
@@ -68,11 +72,12 @@ impl ChatTemplates {
 
 /// What is known of a model once its small files are read: enough to plan the memory.
 struct Prepared {
-    files: ModelFiles,
+    files: ModelFolder,
     model_config: ModelConfig,
     device: Device,
     dtype: DType,
     model: CheckedModel,
+    kv_cache_spec: KvCacheSpec,
     plan: MemoryPlan,
 }
 
@@ -84,17 +89,39 @@ pub fn plan_memory(config: &EngineConfig) -> Result<MemoryPlan> {
     prepare(config).map(|prepared| prepared.plan)
 }
 
+/// The tokenizer that `config` names, for programs that run no model.
+///
+/// # Errors
+/// The model or tokenizer cannot be found, or its files cannot be understood.
+pub fn open_tokenizer(config: &EngineConfig) -> Result<Tokenizer> {
+    let options = ResolveOptions {
+        revision: config.revision.clone(),
+        without_weights: true,
+        ..hub_options(config)
+    };
+    let name = config.tokenizer.as_ref().unwrap_or(&config.model);
+    let files = ModelFolder::new(resolve(name, &options)?)?;
+    let config = EngineConfig {
+        tokenizer: None,
+        ..config.clone()
+    };
+    load_tokenizer(&config, &files)
+}
+
 fn prepare(config: &EngineConfig) -> Result<Prepared> {
     let options = ResolveOptions {
         revision: config.revision.clone(),
         without_weights: config.load_format == LoadFormat::Dummy,
+        pytorch_weights: config.load_format == LoadFormat::Pt,
         ..hub_options(config)
     };
-    let files = resolve(&config.model, &options)?;
+    let files = ModelFolder::new(resolve(&config.model, &options)?)?;
     let mut model_config = read_model_config(&files)?;
     check_architecture(&model_config).map_err(Error::setup)?;
     let device = vllm_tensor::select_device(&config.device).map_err(Error::setup)?;
-    let (weights, weights_dtype) = open_weights(&files, config.load_format)?;
+    let (weights, weights_dtype) = open_weights(files.files(), config.load_format)?;
+    let quantization = resolve_quantization(config, &model_config, files.is_gguf())?;
+    let weights = weights.quantize(quantization);
     let requested_dtype = vllm_tensor::parse_dtype(&config.dtype).map_err(Error::setup)?;
     let dtype = model_config
         .resolve_dtype(requested_dtype, weights_dtype, &device)
@@ -103,7 +130,10 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
     // Some rotary scalings depend on how long this run's sequences may be.
     model_config.max_model_len = max_model_len;
     let model = CheckedModel::new(&model_config, weights, &device, dtype).map_err(Error::setup)?;
-    let kv_cache_spec = model_config.kv_cache_spec(dtype);
+    let mut kv_cache_spec = model_config.kv_cache_spec(dtype);
+    if let Some(dtype) = KvCacheDType::parse(&config.kv_cache_dtype).map_err(Error::setup)? {
+        kv_cache_spec.dtype = dtype;
+    }
     let plan = MemoryPlan::new(
         config,
         kv_cache_spec.bytes_per_block(config.block_size, &device) as u64,
@@ -117,6 +147,7 @@ fn prepare(config: &EngineConfig) -> Result<Prepared> {
         device,
         dtype,
         model,
+        kv_cache_spec,
         plan,
     })
 }
@@ -132,25 +163,21 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         device,
         dtype,
         model,
+        kv_cache_spec,
         plan,
     } = prepare(config)?;
     tracing::info!("Memory plan: {plan}");
-    let tokenizer = Arc::new(load_tokenizer(config, &files)?);
     let default_sampling = load_default_sampling(config, &files)?;
-
-    let started = Instant::now();
-    let model = model.load(&mut |_| ()).map_err(Error::setup)?;
-    tracing::info!(
-        "Loading weights took {:.2} seconds",
-        started.elapsed().as_secs_f64()
-    );
-    let kv_cache = KvCache::new(
-        model_config.kv_cache_spec(dtype),
-        plan.num_blocks,
-        plan.block_size,
-        &device,
-    )
-    .map_err(Error::setup)?;
+    let (model, tokenizer) = thread::scope(|scope| {
+        // Large vocabularies take about as long as the weights of a small model.
+        let tokenizer = TokenizerThread::start(scope, config, &files, model_config.vocab_size);
+        let model = load_weights(model, config, || tokenizer.has_failed());
+        // Without a tokenizer the weights were not read to their end.
+        let tokenizer = tokenizer.join()?;
+        Ok::<_, Error>((model?, Arc::new(tokenizer)))
+    })?;
+    let kv_cache = KvCache::new(kv_cache_spec, plan.num_blocks, plan.block_size, &device)
+        .map_err(Error::setup)?;
 
     let info = ModelInfo {
         name: config.model.clone(),
@@ -164,6 +191,7 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         max_logprobs: config.max_logprobs,
         default_sampling,
         dtype: vllm_tensor::dtype_name(dtype).to_owned(),
+        kv_cache_dtype: config.kv_cache_dtype.clone(),
         device: vllm_tensor::device_name(&device),
         block_size: plan.block_size,
         num_blocks: plan.num_blocks,
@@ -177,6 +205,102 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         templates,
         info,
     })
+}
+
+/// Loads the weights, telling the observer, or the log every few seconds, and stops when `is_in_vain`.
+fn load_weights(
+    model: CheckedModel,
+    config: &EngineConfig,
+    is_in_vain: impl Fn() -> bool,
+) -> Result<Box<dyn Model>> {
+    const LOG_INTERVAL: Duration = Duration::from_secs(5);
+    let started = Instant::now();
+    let mut last_logged = started;
+    let mut watch = |progress: LoadProgress| {
+        match &config.load_observer {
+            Some(observer) => observer.tell(progress),
+            None if last_logged.elapsed() >= LOG_INTERVAL => {
+                last_logged = Instant::now();
+                tracing::info!(
+                    "Loading weights: {:.2} of {:.2} GiB",
+                    gib(progress.loaded_bytes),
+                    gib(progress.total_bytes)
+                );
+            }
+            None => {}
+        }
+        match is_in_vain() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    let model = model.load(&mut watch).map_err(Error::setup)?;
+    tracing::info!(
+        "Loading weights took {:.2} seconds",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(model)
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// A tokenizer that is loaded on a thread of its own.
+struct TokenizerThread<'scope> {
+    thread: ScopedJoinHandle<'scope, Result<Tokenizer>>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl<'scope> TokenizerThread<'scope> {
+    fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        config: &'env EngineConfig,
+        files: &'env ModelFolder,
+        vocab_size: usize,
+    ) -> Self {
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let failed = has_failed.clone();
+        let thread = scope.spawn(move || {
+            let started = Instant::now();
+            let tokenizer = load_tokenizer(config, files)
+                .and_then(|tokenizer| check_vocabulary(tokenizer, config, vocab_size));
+            failed.store(tokenizer.is_err(), Ordering::Relaxed);
+            tracing::debug!(
+                "Loading the tokenizer took {:.2} seconds",
+                started.elapsed().as_secs_f64()
+            );
+            tokenizer
+        });
+        Self { thread, has_failed }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    fn join(self) -> Result<Tokenizer> {
+        let panicked = |_| Error::Setup("reading the tokenizer failed unexpectedly".to_owned());
+        self.thread.join().map_err(panicked)?
+    }
+}
+
+/// Refuses a tokenizer that belongs to another model: most of its tokens would have no embedding.
+fn check_vocabulary(
+    tokenizer: Tokenizer,
+    config: &EngineConfig,
+    vocab_size: usize,
+) -> Result<Tokenizer> {
+    let entries = tokenizer.base_vocab_size();
+    if entries <= vocab_size {
+        return Ok(tokenizer);
+    }
+    Err(Error::Setup(format!(
+        "the tokenizer of {} has {entries} entries, but the model {} has embeddings for only \
+         {vocab_size} (vocab_size in config.json): they do not belong together",
+        config.tokenizer.as_ref().unwrap_or(&config.model),
+        config.model,
+    )))
 }
 
 fn resolve(name: &str, options: &ResolveOptions) -> Result<ModelFiles> {
@@ -197,24 +321,24 @@ fn hub_options(config: &EngineConfig) -> ResolveOptions {
     options
 }
 
-fn read_model_config(files: &ModelFiles) -> Result<ModelConfig> {
-    let json = files.read("config.json").map_err(Error::setup)?.ok_or_else(|| {
+fn read_model_config(files: &ModelFolder) -> Result<ModelConfig> {
+    let json = files.read("config.json")?.ok_or_else(|| {
         Error::Setup(format!(
-            "{} has no config.json: give a folder in Hugging Face layout, a hub name, or `demo`",
+            "{} has no config.json: give a folder in Hugging Face layout, a .gguf file, a hub name, or `demo`",
             files.name()
         ))
     })?;
     ModelConfig::from_json(&json).map_err(Error::setup)
 }
 
-fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tokenizer> {
+fn load_tokenizer(config: &EngineConfig, model_files: &ModelFolder) -> Result<Tokenizer> {
     let own_files = match &config.tokenizer {
         Some(name) => {
             let options = ResolveOptions {
                 without_weights: true,
                 ..hub_options(config)
             };
-            Some(resolve(name, &options)?)
+            Some(ModelFolder::new(resolve(name, &options)?)?)
         }
         None => None,
     };
@@ -224,28 +348,29 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
         "tokenizer.json",
         "vocab.json",
         "merges.txt",
+        "tokenizer.model",
         "tokenizer_config.json",
         "special_tokens_map.json",
         "added_tokens.json",
         "chat_template.jinja",
         "config.json",
     ] {
-        if let Some(bytes) = files.read(name).map_err(Error::setup)? {
+        if let Some(bytes) = files.read(name)? {
             found.insert(name, bytes);
         }
     }
     let mut additional_chat_templates = Vec::new();
-    for path in files.list() {
+    for path in files.files().list() {
         let name = path
             .strip_prefix("additional_chat_templates/")
             .and_then(|file| file.strip_suffix(".jinja"));
-        if let (Some(name), Some(bytes)) = (name, files.read(path).map_err(Error::setup)?) {
+        if let (Some(name), Some(bytes)) = (name, files.read(path)?) {
             additional_chat_templates.push((name.to_owned(), bytes.to_vec()));
         }
     }
     let get = |name: &str| found.get(name).map(|bytes| &bytes[..]);
     if config.load_format == LoadFormat::Dummy
-        && ["tokenizer.json", "vocab.json"]
+        && ["tokenizer.json", "vocab.json", "tokenizer.model"]
             .iter()
             .all(|name| get(name).is_none())
     {
@@ -257,6 +382,7 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
         tokenizer_json: get("tokenizer.json"),
         vocab_json: get("vocab.json"),
         merges_txt: get("merges.txt"),
+        sentencepiece_model: get("tokenizer.model"),
         tokenizer_config_json: get("tokenizer_config.json"),
         special_tokens_map_json: get("special_tokens_map.json"),
         added_tokens_json: get("added_tokens.json"),
@@ -267,10 +393,10 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFiles) -> Result<Tok
     .map_err(|error| Error::Setup(format!("{}: {error}", files.name())))
 }
 
-fn load_default_sampling(config: &EngineConfig, files: &ModelFiles) -> Result<DefaultSampling> {
+fn load_default_sampling(config: &EngineConfig, files: &ModelFolder) -> Result<DefaultSampling> {
     const FILE: &str = "generation_config.json";
     // End-of-sequence ids count even where the sampling defaults of the model are not wanted.
-    let own = files.read(FILE).map_err(Error::setup)?;
+    let own = files.read(FILE)?;
     let mut defaults = match &own {
         Some(json) => DefaultSampling::from_json(json).map_err(Error::setup)?,
         None => DefaultSampling::default(),
@@ -305,11 +431,50 @@ fn resolve_max_model_len(wanted: Option<usize>, config: &ModelConfig) -> Result<
         Some(0) => Err(Error::Setup(
             "--max-model-len must be at least 1".to_owned(),
         )),
-        Some(wanted) if wanted > longest => Err(Error::Setup(format!(
-            "User-specified max_model_len ({wanted}) is greater than the derived max_model_len \
-             ({longest}) of the model's config.json; lower --max-model-len"
-        ))),
+        Some(wanted) if wanted > longest && !allows_long_max_model_len() => {
+            Err(Error::Setup(format!(
+                "User-specified max_model_len ({wanted}) is greater than the derived \
+                 max_model_len ({longest} in the model's config.json). To allow overriding this \
+                 maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1, with care: beyond it \
+                 most models write nonsense"
+            )))
+        }
+        Some(wanted) if wanted > longest => {
+            tracing::warn!(
+                "max_model_len ({wanted}) is beyond what the model is made for ({longest})"
+            );
+            Ok(wanted)
+        }
         Some(wanted) => Ok(wanted),
+    }
+}
+
+fn allows_long_max_model_len() -> bool {
+    std::env::var("VLLM_ALLOW_LONG_MAX_MODEL_LEN").is_ok_and(|value| value.trim() == "1")
+}
+
+/// What to quantize to while loading. The name of a checkpoint's own method asks for nothing.
+fn resolve_quantization(
+    config: &EngineConfig,
+    model_config: &ModelConfig,
+    is_gguf: bool,
+) -> Result<Option<Quantization>> {
+    let Some(name) = &config.quantization else {
+        return Ok(None);
+    };
+    let own = &model_config.quantization_config["quant_method"];
+    let own = own.as_str().or(is_gguf.then_some("gguf"));
+    match own {
+        // vLLM has several kernels for one form of weights, each with a name.
+        Some(own) if name.trim_end_matches("_marlin") == own => Ok(None),
+        Some(own) => Err(Error::Setup(format!(
+            "Quantization method specified in the model config ({own}) does not match the \
+             quantization method specified in the `quantization` argument ({name}); leave \
+             --quantization away"
+        ))),
+        None => Quantization::from_name(name)
+            .map(Some)
+            .map_err(Error::setup),
     }
 }
 
@@ -318,11 +483,14 @@ fn open_weights(files: &ModelFiles, format: LoadFormat) -> Result<(Weights, Opti
     if format == LoadFormat::Dummy {
         return Ok((Weights::Dummy, None));
     }
+    let mut opened = Vec::new();
     let weights = WeightFiles::open(files.list(), format, |name| {
-        let bytes = files.open(name)?;
-        Ok::<FileBuffer, vllm_hub::Error>(Arc::new(bytes))
+        let bytes = Arc::new(files.open(name)?);
+        opened.push(Arc::clone(&bytes));
+        Ok::<FileBuffer, vllm_hub::Error>(bytes)
     })
     .map_err(|error| Error::Setup(format!("{}: {error}", files.name())))?;
     let dtype = weights.dtype();
+    let weights = weights.on_release(move |part| opened.iter().for_each(|file| file.release(part)));
     Ok((weights.into(), dtype))
 }

@@ -53,6 +53,12 @@ impl MemoryPlan {
             }
         };
         let num_blocks = usize::try_from(budget / block_bytes.max(1)).unwrap_or(usize::MAX);
+        let fitting_len = num_blocks.saturating_sub(1).saturating_mul(block_size);
+        let max_model_len = match config.fit_max_model_len && fitting_len > 0 {
+            true => max_model_len.min(fitting_len),
+            false => max_model_len,
+        };
+        let blocks_per_request = max_model_len.div_ceil(block_size);
         let plan = Self {
             weight_bytes,
             kv_cache_bytes: num_blocks as u64 * block_bytes,
@@ -62,12 +68,11 @@ impl MemoryPlan {
         };
         if num_blocks < blocks_per_request + 1 {
             let needed = (blocks_per_request as u64 + 1) * block_bytes;
-            let fits = num_blocks.saturating_sub(1) * block_size;
             return Err(Error::Setup(format!(
                 "To serve at least one request with the model's max seq len ({max_model_len}), \
                  ({} GiB KV cache is needed, which is larger than the available KV cache memory \
                  ({} GiB). Based on the available memory, the estimated maximum model length is \
-                 {fits}. Lower --max-model-len or give more memory with --kv-cache-memory-bytes.",
+                 {fitting_len}. Lower --max-model-len or give more memory with --kv-cache-memory-bytes.",
                 gib(needed),
                 gib(budget),
             )));
@@ -173,6 +178,19 @@ mod tests {
         config.kv_cache_memory_bytes = Some(200 * BLOCK_BYTES + 5);
         let plan = MemoryPlan::new(&config, BLOCK_BYTES, 0, 1024, 0).unwrap();
         assert_eq!(plan.num_blocks, 200);
+    }
+
+    #[test]
+    fn a_length_that_is_a_wish_is_cut_to_what_fits() {
+        let plan = |blocks: u64, max_model_len| {
+            let mut config = EngineConfig::new("demo");
+            config.fit_max_model_len = true;
+            config.kv_cache_memory_bytes = Some(blocks * BLOCK_BYTES);
+            MemoryPlan::new(&config, BLOCK_BYTES, 0, max_model_len, 0)
+        };
+        assert_eq!(plan(33, 1024).unwrap().max_model_len, 512);
+        assert_eq!(plan(100, 1024).unwrap().max_model_len, 1024);
+        assert!(plan(1, 1024).is_err());
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl MockEngine {
             max_logprobs: 20,
             default_sampling: DefaultSampling::default(),
             dtype: "float32".to_owned(),
+            kv_cache_dtype: "auto".to_owned(),
             device: "cpu".to_owned(),
             block_size: 16,
             num_blocks: 1024,

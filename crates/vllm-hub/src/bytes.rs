@@ -36,6 +36,33 @@ impl FileBytes {
     }
 }
 
+impl FileBytes {
+    /// Lets the system take back the memory behind `part`, a slice of these bytes, because nobody
+    /// will read it soon. The bytes stay what they are: a map fetches them again from the file.
+    ///
+    /// Does nothing for bytes that are not mapped, and for slices of anything else.
+    pub fn release(&self, part: &[u8]) {
+        if let Self::Mapped(map) = self
+            && let Some(start) = part.as_ptr().addr().checked_sub(map.as_ptr().addr())
+            && start + part.len() <= map.len()
+        {
+            release_pages(map, start, part.len());
+        }
+    }
+}
+
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn release_pages(map: &Mmap, start: usize, len: usize) {
+    // SAFETY: the map is of a file and read-only, so that no page of it is lost: pages that are
+    // touched again are read from the file again.
+    // A system that refuses keeps the pages, which is as good.
+    let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len) };
+}
+
+#[cfg(not(unix))]
+fn release_pages(_map: &Mmap, _start: usize, _len: usize) {}
+
 #[allow(unsafe_code)]
 fn map_file(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is read-only and private to this process. Model files are not rewritten in

@@ -47,10 +47,12 @@ impl ModelFiles {
         })
     }
 
-    /// The model that consists of the one file at `path`, such as a `.gguf`.
+    /// The model that consists of the one file at `path`, such as a `.gguf`; of all its parts where the
+    /// name is that of a part, as in `x-00001-of-00003.gguf`.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] when `path` names no file.
+    /// [`Error::UnknownModel`] when `path` names no file, [`Error::Io`] when the folder of a part cannot
+    /// be listed.
     pub fn single_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let name = path.display().to_string();
@@ -58,10 +60,22 @@ impl ModelFiles {
             return Err(Error::UnknownModel { model: name });
         };
         let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let mut files = vec![file.to_owned()];
+        if let Some(model) = split_model(file) {
+            let beside = if folder.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                &folder
+            };
+            files.clear();
+            list_folder(beside, "", 1, &mut files)?;
+            files.retain(|other| split_model(other) == Some(model));
+            files.sort();
+        }
         Ok(Self {
             name,
             place: Place::Folder(folder),
-            files: vec![file.to_owned()],
+            files,
         })
     }
 
@@ -161,6 +175,15 @@ impl ModelFiles {
             })
         }
     }
+}
+
+/// What the parts of one model have in common: what stands before the number, and count and ending.
+fn split_model(file: &str) -> Option<(&str, &str)> {
+    let (rest, count_and_ending) = file.rsplit_once("-of-")?;
+    let (stem, number) = rest.rsplit_once('-')?;
+    let (count, _) = count_and_ending.split_once('.')?;
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(number) && is_number(count)).then_some((stem, count_and_ending))
 }
 
 fn find_embedded(files: EmbeddedFiles, name: &str) -> Option<FileBytes> {
@@ -289,6 +312,24 @@ mod tests {
         assert!(
             message.starts_with("cannot list `/no/such/folder`"),
             "{message}"
+        );
+    }
+
+    #[test]
+    fn a_part_of_a_model_brings_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "a-1.5-00001-of-00002.gguf",
+            "a-1.5-00002-of-00002.gguf",
+            "b-00001-of-00002.gguf",
+        ] {
+            fs::write(folder.path().join(name), b"GGUF").unwrap();
+        }
+        let files =
+            ModelFiles::single_file(folder.path().join("a-1.5-00002-of-00002.gguf")).unwrap();
+        assert_eq!(
+            files.list(),
+            ["a-1.5-00001-of-00002.gguf", "a-1.5-00002-of-00002.gguf"]
         );
     }
 

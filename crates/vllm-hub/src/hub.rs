@@ -57,7 +57,7 @@ impl<'a> Request<'a> {
         if self.options.without_weights {
             return Ok(Selection::without_weights(files));
         }
-        let selection = Selection::of(files);
+        let selection = self.selection_with_weights(files);
         if selection.weights.is_empty() {
             return Err(Error::NoWeights {
                 model: self.model.to_string(),
@@ -75,7 +75,14 @@ impl<'a> Request<'a> {
         if self.options.without_weights {
             !Selection::without_weights(files.list()).small.is_empty()
         } else {
-            Selection::of(files.list()).is_complete()
+            self.selection_with_weights(files.list()).is_complete()
+        }
+    }
+
+    fn selection_with_weights(&self, files: &[String]) -> Selection {
+        match self.options.pytorch_weights {
+            true => Selection::of_pytorch(files),
+            false => Selection::of(files),
         }
     }
 

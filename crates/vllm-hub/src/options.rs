@@ -63,6 +63,8 @@ pub struct ResolveOptions {
     pub offline: bool,
     /// Leave the weights where they are; for a tokenizer that is not with its model.
     pub without_weights: bool,
+    /// Take PyTorch weights even where there are safetensors.
+    pub pytorch_weights: bool,
     /// How many files are fetched at the same time.
     pub parallel_files: usize,
     /// How often a request or a broken download is tried again without any progress.
@@ -83,6 +85,7 @@ impl Default for ResolveOptions {
             cache: None,
             offline: false,
             without_weights: false,
+            pytorch_weights: false,
             parallel_files: 8,
             retries: 5,
             retry_delay: Duration::from_millis(500),

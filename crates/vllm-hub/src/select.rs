@@ -45,7 +45,16 @@ pub(crate) struct Selection {
 impl Selection {
     /// Chooses from the names of all files of a repository.
     pub(crate) fn of(files: &[String]) -> Self {
-        let weights = weight_files(files);
+        Self::of_formats(files, WEIGHT_FORMATS)
+    }
+
+    /// Chooses as [`Selection::of`] does, with weights in PyTorch's format only.
+    pub(crate) fn of_pytorch(files: &[String]) -> Self {
+        Self::of_formats(files, &WEIGHT_FORMATS[1..])
+    }
+
+    fn of_formats(files: &[String], formats: &[(&str, &str)]) -> Self {
+        let weights = weight_files(files, formats);
         let index = weights.first().and_then(|file| index_of(file));
         let is_small = |file: &&String| {
             SMALL_FILES.contains(&file.as_str())
@@ -93,8 +102,8 @@ fn is_plain(file: &str) -> bool {
     !file.contains(['/', '\\', ':']) && !file.starts_with('.')
 }
 
-fn weight_files(files: &[String]) -> Vec<String> {
-    for (stem, extension) in WEIGHT_FORMATS {
+fn weight_files(files: &[String], formats: &[(&str, &str)]) -> Vec<String> {
+    for (stem, extension) in formats {
         let whole = format!("{stem}{extension}");
         if files.contains(&whole) {
             return vec![whole];
@@ -110,6 +119,9 @@ fn weight_files(files: &[String]) -> Vec<String> {
     let is_other_checkpoint = |file: &&String| {
         file.ends_with(".safetensors") && is_plain(file) && !file.starts_with("adapter_")
     };
+    if formats != WEIGHT_FORMATS {
+        return Vec::new();
+    }
     files.iter().filter(is_other_checkpoint).cloned().collect()
 }
 
@@ -188,6 +200,14 @@ mod tests {
             "config.json merges.txt vocab.json",
             "pytorch_model.bin",
         );
+    }
+
+    #[test]
+    fn pickled_weights_are_taken_when_asked_for() {
+        let files = names("config.json model.safetensors pytorch_model.bin");
+        assert_eq!(Selection::of_pytorch(&files).weights, ["pytorch_model.bin"]);
+        let files = names("config.json other.safetensors");
+        assert!(Selection::of_pytorch(&files).weights.is_empty());
     }
 
     #[test]

@@ -1,5 +1,7 @@
+use std::ops::ControlFlow;
+
 use crate::deferred::Load;
-use crate::{Model, Result};
+use crate::{Error, Model, Result};
 
 /// A model that is put together and fits its checkpoint, tensor by tensor, but whose weights have not
 /// been read yet.
@@ -27,20 +29,27 @@ impl CheckedModel {
         self.loads.iter().map(|load| load.num_bytes()).sum()
     }
 
-    /// Reads the weights one after the other, each on all threads, and tells `progress` after each.
+    /// Reads the weights one after the other, each on all threads, and tells `progress` after each,
+    /// which may break off.
     ///
     /// # Errors
-    /// A file that cannot be read, or no memory.
-    pub fn load(self, progress: &mut dyn FnMut(LoadProgress)) -> Result<Box<dyn Model>> {
+    /// A file that cannot be read, no memory, or [`Error::Stopped`].
+    pub fn load(
+        self,
+        progress: &mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
+    ) -> Result<Box<dyn Model>> {
         let total_bytes = self.weight_bytes();
         let mut loaded_bytes = 0;
         for load in self.loads {
             load.load()?;
             loaded_bytes += load.num_bytes();
-            progress(LoadProgress {
+            let flow = progress(LoadProgress {
                 loaded_bytes,
                 total_bytes,
             });
+            if flow.is_break() {
+                return Err(Error::Stopped);
+            }
         }
         Ok(self.model)
     }

@@ -40,8 +40,8 @@ pub struct ModelConfig {
     pub sliding_window: Option<usize>,
     /// Whether the output layer shares the embedding where the checkpoint has none of its own.
     pub tie_word_embeddings: bool,
-    /// The method the checkpoint is quantized with, where it is.
-    pub quantization: Option<String>,
+    /// How the checkpoint is quantized, as the config says it; `Null` where it is not.
+    pub quantization_config: Value,
     /// The whole text config, for what only one family knows.
     pub raw: Value,
 }
@@ -88,7 +88,7 @@ impl ModelConfig {
         }
         let architectures = strings(&root, "architectures")?;
         let root_dtype = dtype(&root)?;
-        let root_quantization = quantization(&root);
+        let root_quantization = quantization_config(&root);
         // Models of several modalities keep the language model's config inside.
         let raw = match root.get("text_config") {
             Some(text) if text.is_object() => text.clone(),
@@ -122,7 +122,10 @@ impl ModelConfig {
             // The default of transformers' PretrainedConfig.
             tie_word_embeddings: raw["tie_word_embeddings"].as_bool().unwrap_or(true),
             model_type,
-            quantization: root_quantization.or(quantization(&raw)),
+            quantization_config: match root_quantization {
+                Value::Null => quantization_config(&raw),
+                root => root,
+            },
             raw,
         })
     }
@@ -153,7 +156,8 @@ impl ModelConfig {
         }
     }
 
-    /// What a run in `dtype` stores of every token, known before any weight is read.
+    /// What a run in `dtype` stores of every token, known before any weight is read; callers may
+    /// choose another dtype for it.
     pub fn kv_cache_spec(&self, dtype: DType) -> KvCacheSpec {
         KvCacheSpec {
             num_layers: self.num_layers,
@@ -265,12 +269,13 @@ fn dtype(config: &Value) -> Result<Option<DType>> {
     vllm_tensor::parse_dtype(name).map_err(|e| Error::Config(e.to_string()))
 }
 
-fn quantization(config: &Value) -> Option<String> {
+fn quantization_config(config: &Value) -> Value {
     let keys = ["quantization_config", "compression_config"];
-    let quantized = keys.map(|key| &config[key]);
-    let quantized = quantized.into_iter().find(|value| value.is_object())?;
-    let method = quantized["quant_method"].as_str().unwrap_or("unknown");
-    Some(method.to_owned())
+    let said = keys
+        .into_iter()
+        .map(|key| &config[key])
+        .find(|value| value.is_object());
+    said.cloned().unwrap_or(Value::Null)
 }
 
 fn required(config: &Value, keys: &[&str]) -> Result<usize> {

@@ -16,10 +16,13 @@ pub enum Error {
     UnsupportedArchitectures(Vec<String>),
     /// The checkpoint's weights are packed in a way that no model of the zoo reads.
     #[error(
-        "the checkpoint is quantized with '{0}', which is not supported: use one in float32, \
-         float16 or bfloat16"
+        "the checkpoint is quantized with '{0}', which is not supported; supported: gptq, awq, \
+         compressed-tensors, fp8, bitsandbytes and GGUF files"
     )]
     UnsupportedQuantization(String),
+    /// No way to quantize weights has this name.
+    #[error("quantization '{0}' is not supported while loading; supported: int8, q8_0, q6_k, q4_k")]
+    UnknownQuantization(String),
     /// The folder holds no weight file of the wanted form.
     #[error(
         "no weights found: load format '{format}' expects {expected} (single or sharded with an \
@@ -104,6 +107,9 @@ pub enum Error {
     /// A part of the model was used, or loaded again, after reading its weights failed.
     #[error("the weights of a part of the model could not be read before")]
     NotLoaded,
+    /// Whoever watched the loading broke it off.
+    #[error("loading the weights was stopped")]
+    Stopped,
     /// A batch that the model cannot run.
     #[error("invalid batch: {0}")]
     Batch(String),

@@ -55,4 +55,4 @@ pub use error::{Error, Result};
 pub use model::{Batch, Model};
 pub use registry::{check_architecture, load_model, supported_architectures, supported_models};
 pub use vllm_tensor::{BatchSequence, KvCacheSpec};
-pub use weights::{FileBuffer, LoadFormat, WeightFiles, Weights};
+pub use weights::{FileBuffer, LoadFormat, Quantization, WeightFiles, Weights, gguf_files};

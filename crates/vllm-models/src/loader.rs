@@ -2,7 +2,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vllm_tensor::{DType, Device, LayerNorm, Tensor, WeightRows, activation_dtype};
+use vllm_tensor::{
+    DType, Device, LayerNorm, QuantizedMatrix, Tensor, WeightRows, activation_dtype,
+};
 
 use crate::deferred::{Deferred, Load};
 use crate::weights::Weights;
@@ -51,8 +53,40 @@ impl FoundTensor {
         self.weights.rows(&self.name, num_rows, columns, self.dtype)
     }
 
+    /// Says that it will not be read again.
+    pub(crate) fn release(&self) {
+        self.weights.release(&self.name);
+    }
+
+    /// The weight as the codes it is stored in, where the device multiplies them.
+    fn codes(&self) -> Result<Option<QuantizedMatrix>> {
+        match (self.weights.files(), &self.shape[..]) {
+            (Some(files), [rows, columns]) if self.device.is_cpu() => {
+                files.quantized(&self.name, *rows, *columns)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The same for a linear layer, which may be quantized only now.
+    fn linear_codes(&self) -> Result<Option<QuantizedMatrix>> {
+        match (self.weights.files(), &self.shape[..]) {
+            (Some(files), [rows, columns]) if self.device.is_cpu() => {
+                files.linear_codes(&self.name, *rows, *columns)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Bytes that it will take.
     pub(crate) fn num_bytes(&self) -> u64 {
+        let kept = self
+            .weights
+            .files()
+            .and_then(|files| files.kept_bytes(&self.name));
+        if let Some(kept) = kept.filter(|_| self.device.is_cpu()) {
+            return kept;
+        }
         let elements = self.shape.iter().product::<usize>();
         elements as u64 * self.dtype.size_in_bytes() as u64
     }
@@ -158,10 +192,16 @@ impl WeightLoader {
         let (dtype, device) = (self.dtype, self.device.clone());
         Ok(self.defer(num_bytes, move || {
             let bias = bias.then(|| read_and_concatenate(&biases)).transpose()?;
+            let codes = weights.iter().map(FoundTensor::linear_codes);
+            if let Some(codes) = codes.collect::<Result<Option<Vec<_>>>>()? {
+                let weight = QuantizedMatrix::stack(codes)?;
+                return Ok(vllm_tensor::Linear::quantized(weight, bias)?);
+            }
             let parts = weights.iter().map(FoundTensor::rows);
             let parts = parts.collect::<Result<Vec<_>>>()?;
             let parts: Vec<&dyn WeightRows> = parts.iter().map(|part| &**part).collect();
             let linear = vllm_tensor::Linear::from_rows(&parts, in_features, dtype, &device, bias)?;
+            weights.iter().for_each(FoundTensor::release);
             Ok(linear)
         }))
     }
@@ -171,8 +211,12 @@ impl WeightLoader {
         let weight = self.matrix(name, rows, width)?;
         let (dtype, device) = (self.dtype, self.device.clone());
         Ok(self.defer(weight.num_bytes(), move || {
+            if let Some(table) = weight.codes()? {
+                return Ok(vllm_tensor::Embedding::quantized(table));
+            }
             let table = weight.rows()?;
             let table = vllm_tensor::Embedding::from_rows(&*table, width, dtype, &device)?;
+            weight.release();
             Ok(table)
         }))
     }

@@ -1,3 +1,5 @@
+use std::ops::ControlFlow;
+
 use vllm_tensor::{DType, Device};
 
 use crate::checked::CheckedModel;
@@ -6,7 +8,7 @@ use crate::families::{
     stablelm,
 };
 use crate::loader::WeightLoader;
-use crate::weights::Weights;
+use crate::weights::{Weights, check_quantization};
 use crate::{Error, Model, ModelConfig, Result};
 
 /// Reads one architecture's weights and makes the model.
@@ -145,7 +147,7 @@ pub fn load_model(
     device: &Device,
     dtype: DType,
 ) -> Result<Box<dyn Model>> {
-    CheckedModel::new(config, weights, device, dtype)?.load(&mut |_| ())
+    CheckedModel::new(config, weights, device, dtype)?.load(&mut |_| ControlFlow::Continue(()))
 }
 
 impl CheckedModel {
@@ -167,7 +169,8 @@ impl CheckedModel {
         if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
             return Err(Error::UnsupportedDType(dtype));
         }
-        let loader = WeightLoader::new(weights.into(), architecture.canonical_name, device, dtype)?;
+        let weights = weights.into().unpack(&config.quantization_config)?;
+        let loader = WeightLoader::new(weights, architecture.canonical_name, device, dtype)?;
         let model = (architecture.build)(config, &loader)?;
         let loads = loader.finish(architecture.name)?;
         Ok(Self::from_parts(model, loads))
@@ -209,8 +212,8 @@ fn find(config: &ModelConfig) -> Result<&'static Architecture> {
                 .find(|architecture| architecture.name == name)
         })
         .ok_or_else(|| Error::UnsupportedArchitectures(config.architectures.clone()))?;
-    match &config.quantization {
-        Some(method) => Err(Error::UnsupportedQuantization(method.clone())),
-        None => Ok(architecture),
+    if !config.quantization_config.is_null() {
+        check_quantization(&config.quantization_config)?;
     }
+    Ok(architecture)
 }

@@ -217,8 +217,13 @@ fn configs_that_no_model_can_have_are_refused() {
         "18446744073709551615",
         "gate_up_proj",
     );
-    let awq = r#"{"quant_method": "awq", "bits": 4}"#;
-    check("llama", "quantization_config", awq, "quantized with 'awq'");
+    let aqlm = r#"{"quant_method": "aqlm"}"#;
+    check(
+        "llama",
+        "quantization_config",
+        aqlm,
+        "quantized with 'aqlm'",
+    );
     check("gpt2", "n_positions", "7", "expected [7, 32]");
 }
 

@@ -6,9 +6,10 @@ use crate::chat::ChatCompletionRequest;
 use crate::completion::CompletionRequest;
 use crate::error::{ErrorResponse, Result};
 use crate::options::GenerationOptions;
+use crate::output::OutputParsers;
 use crate::responses::ResponsesRequest;
 use crate::structured::combined_constraint;
-use crate::tools::{ActiveParser, ToolChoice, ToolParser, tool_constraint};
+use crate::tools::tool_constraint;
 
 /// What a request gets when it leaves a field out: the values of the model's generation
 /// configuration, as far as the server uses it.
@@ -57,8 +58,9 @@ impl CompletionRequest {
 
 impl ChatCompletionRequest {
     /// Sampling parameters, normalised and validated; see
-    /// [`CompletionRequest::sampling_params`]. `parser` is the server's tool parser: a demanded
-    /// call becomes a constraint to its form, and special tokens stay where it needs to see them.
+    /// [`CompletionRequest::sampling_params`]. A demanded call becomes a constraint to the form
+    /// that `parsers` read, constraints leave room for reasoning, and special tokens stay where a
+    /// parser needs to see them.
     ///
     /// # Errors
     /// 400 for values out of range.
@@ -67,7 +69,7 @@ impl ChatCompletionRequest {
         max_tokens: i64,
         defaults: &SamplingDefaults,
         vocab_size: usize,
-        parser: Option<&dyn ToolParser>,
+        parsers: &OutputParsers,
     ) -> Result<SamplingParams> {
         let asked = combined_constraint(
             self.options.structured_outputs.as_ref(),
@@ -75,13 +77,13 @@ impl ChatCompletionRequest {
         )?;
         let tools = self.tools.as_deref().unwrap_or_default();
         let (choice, parallel) = (&self.tool_choice, self.parallel_tool_calls);
-        let constraint = tool_constraint(choice, tools, parser, parallel).or(asked);
+        let constraint = tool_constraint(choice, tools, parsers, parallel).or(asked);
         let mut params = base_params(&self.options, max_tokens, defaults, vocab_size)?;
         let wants_logprobs = self.logprobs && params.logprob_token_ids.is_none();
         params.logprobs = wants_logprobs.then_some(self.top_logprobs);
         params.prompt_logprobs = self.prompt_logprobs();
-        params.skip_special_tokens &= self.tools.is_none() || !sees_special_tokens(choice, parser);
-        validated(params, constraint)
+        params.skip_special_tokens &= !parsers.need_special_tokens(choice);
+        validated(params, constraint.map(|it| parsers.around(it)))
     }
 }
 
@@ -96,7 +98,7 @@ impl ResponsesRequest {
         max_tokens: i64,
         defaults: &SamplingDefaults,
         vocab_size: usize,
-        parser: Option<&dyn ToolParser>,
+        parsers: &OutputParsers,
     ) -> Result<SamplingParams> {
         let asked = self.options.structured_outputs.as_ref();
         let format = self.text_format.as_ref();
@@ -107,17 +109,12 @@ impl ResponsesRequest {
         }
         let asked = combined_constraint(asked, format)?;
         let (choice, parallel) = (&self.tool_choice, self.parallel_tool_calls);
-        let constraint = tool_constraint(choice, &self.functions, parser, parallel).or(asked);
+        let constraint = tool_constraint(choice, &self.functions, parsers, parallel).or(asked);
         let mut params = base_params(&self.options, max_tokens, defaults, vocab_size)?;
         params.logprobs = self.include_logprobs.then_some(self.top_logprobs);
-        params.skip_special_tokens &= !sees_special_tokens(choice, parser);
-        validated(params, constraint)
+        params.skip_special_tokens &= !parsers.need_special_tokens(choice);
+        validated(params, constraint.map(|it| parsers.around(it)))
     }
-}
-
-/// Whether the text goes through a parser to which special tokens are marks.
-fn sees_special_tokens(choice: &ToolChoice, parser: Option<&dyn ToolParser>) -> bool {
-    ActiveParser::new(choice, parser).is_some_and(|parser| parser.as_ref().needs_special_tokens())
 }
 
 fn base_params(
@@ -180,12 +177,6 @@ fn validated(
 ) -> Result<SamplingParams> {
     params.structured_outputs = constraint;
     params.normalize_and_validate()?;
-    if params.thinking_token_budget.is_some() {
-        return Err(ErrorResponse::bad_request(
-            "thinking_token_budget is set but reasoning_config is not configured. Please set \
-             --reasoning-parser and/or --reasoning-config to use thinking_token_budget.",
-        ));
-    }
     Ok(params)
 }
 

@@ -55,6 +55,13 @@ impl Usage {
         });
         self
     }
+
+    /// Adds the number of tokens that were reasoning, where that is known.
+    pub(crate) fn with_reasoning_tokens(mut self, reasoning_tokens: Option<usize>) -> Self {
+        self.completion_tokens_details =
+            reasoning_tokens.map(|reasoning_tokens| CompletionTokensDetails { reasoning_tokens });
+        self
+    }
 }
 
 /// Counts as a stream shows them: absent members are left out.
@@ -65,9 +72,9 @@ pub(crate) struct StreamUsage {
     completion_tokens: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_tokens_details: Option<StreamPromptDetails>,
-    /// Running counts of chat streams show this member as null: `Some(())`.
+    /// Running counts of chat streams show this member as null: `Some(None)`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    completion_tokens_details: Option<()>,
+    completion_tokens_details: Option<Option<CompletionTokensDetails>>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -90,7 +97,7 @@ impl StreamUsage {
     /// Counts so far, with the empty detail that chat streams show.
     pub(crate) fn running_chat(prompt_tokens: usize, completion_tokens: usize) -> Self {
         Self {
-            completion_tokens_details: Some(()),
+            completion_tokens_details: Some(None),
             ..Self::running(prompt_tokens, completion_tokens)
         }
     }
@@ -103,6 +110,7 @@ impl StreamUsage {
                 .map(|details| StreamPromptDetails {
                     cached_tokens: details.cached_tokens,
                 }),
+            completion_tokens_details: usage.completion_tokens_details.map(Some),
             ..Self::running(usage.prompt_tokens, usage.completion_tokens)
         }
     }

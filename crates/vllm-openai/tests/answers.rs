@@ -5,7 +5,7 @@ use serde_json::Value;
 use vllm_openai::tools::tool_parser;
 use vllm_openai::{
     ChatCompletionRequest, ChatCompletionResponse, ChatResult, CompletionRequest,
-    CompletionResponse, PromptResult, ResponseContext, decode, parse_body,
+    CompletionResponse, OutputParsers, PromptResult, ResponseContext, decode, parse_body,
 };
 use vllm_sampling::{CompletionOutput, DecodedLogprob, FinishReason, PositionLogprobs, StopReason};
 
@@ -177,7 +177,12 @@ fn chat_answer(body: &[u8], answer: &Value) -> String {
         num_cached_tokens: 0,
     };
     let context = context_of(answer);
-    let built = ChatCompletionResponse::new(&request, &context, &result, Some(&*parser));
+    let built = ChatCompletionResponse::new(
+        &request,
+        &context,
+        &result,
+        &OutputParsers::of_tools(parser),
+    );
     serde_json::to_string(&built.expect("no output failed")).expect("answers serialize")
 }
 

@@ -1,11 +1,13 @@
 //! Recorded refusals of the Python server: the same bodies must be refused with the same error.
 
+use std::sync::Arc;
+
 use serde_json::Value;
-use vllm_openai::tools::HermesParser;
+use vllm_openai::tools::JsonCallsParser;
 use vllm_openai::{
     ChatCompletionRequest, CompletionRequest, DetokenizeRequest, ErrorResponse, LengthLimits,
-    RequestPolicy, Result, SamplingDefaults, TokenizeRequest, check_model, check_requested_tokens,
-    effective_max_tokens, parse_body,
+    OutputParsers, RequestPolicy, Result, SamplingDefaults, TokenizeRequest, check_model,
+    check_requested_tokens, effective_max_tokens, parse_body,
 };
 use vllm_sampling::ModelLimits;
 
@@ -47,7 +49,12 @@ fn admit(path: &str, content_type: &str, body: &[u8]) -> Result<()> {
             let (requested, field) = request.requested_tokens();
             check_requested_tokens(requested, field, MAX_MODEL_LEN)?;
             let max_tokens = effective_max_tokens(requested, PROMPT_TOKENS, limits);
-            request.sampling_params(max_tokens, &defaults, VOCAB_SIZE, Some(&HermesParser))?
+            request.sampling_params(
+                max_tokens,
+                &defaults,
+                VOCAB_SIZE,
+                &OutputParsers::of_tools(Arc::new(JsonCallsParser::HERMES)),
+            )?
         }
         other => panic!("no route {other}"),
     };

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use vllm_openai::tools::{ToolParser, tool_parser};
+use vllm_openai::tools::tool_parser;
 use vllm_openai::{
     ChatCompletionRequest, ChatStream, CompletionRequest, CompletionStream, ErrorResponse,
-    ResponseContext, StreamPrompt, decode, parse_body, push_error,
+    OutputParsers, ResponseContext, StreamPrompt, decode, parse_body, push_error,
 };
 use vllm_sampling::{CompletionOutput, DecodedLogprob, FinishReason, PositionLogprobs, StopReason};
 
@@ -154,18 +154,18 @@ fn check_completion(name: &str, outputs: Option<Vec<CompletionOutput>>) {
     assert_eq!(payloads(&frames), expected(&case));
 }
 
-fn chat_stream(case: &Value, parser: Option<&dyn ToolParser>) -> ChatStream {
+fn chat_stream(case: &Value, parsers: &OutputParsers) -> ChatStream {
     let body = case["body"].as_str().expect("bodies are text");
     let members = parse_body(Some("application/json"), body.as_bytes()).expect("recorded bodies");
     let request = ChatCompletionRequest::from_body(&members).expect("recorded requests");
-    ChatStream::new(request, context_of(case), Arc::from([0; 15]), parser)
+    ChatStream::new(request, context_of(case), Arc::from([0; 15]), parsers)
 }
 
 #[track_caller]
 fn check_chat(name: &str, outputs: Option<Vec<CompletionOutput>>) {
     let case = recorded(name);
     let parser = tool_parser("hermes").expect("hermes is known");
-    let mut stream = chat_stream(&case, Some(&*parser));
+    let mut stream = chat_stream(&case, &OutputParsers::of_tools(parser));
     let mut frames = Vec::new();
     for output in outputs.unwrap_or_else(|| outputs_of(&case)) {
         stream
@@ -238,7 +238,7 @@ fn tool_calls_are_streamed_as_they_are_written() {
 #[test]
 fn without_a_parser_every_token_gives_a_chunk() {
     let case = recorded("chat/stream-usage");
-    let mut stream = chat_stream(&case, None);
+    let mut stream = chat_stream(&case, &OutputParsers::default());
     let mut frames = Vec::new();
     let output = CompletionOutput {
         token_ids: vec![7],
@@ -255,7 +255,7 @@ fn without_a_parser_every_token_gives_a_chunk() {
 #[test]
 fn a_failure_ends_the_stream_with_an_error_frame() {
     let case = recorded("chat/stream-usage");
-    let mut stream = chat_stream(&case, None);
+    let mut stream = chat_stream(&case, &OutputParsers::default());
     let mut frames = Vec::new();
     let output = CompletionOutput {
         finish_reason: Some(FinishReason::Error),
@@ -287,7 +287,12 @@ fn chat_payloads(fields: &str, texts: &[&str], reason: FinishReason) -> Vec<Stri
         id: "i".to_owned(),
         ..ResponseContext::default()
     };
-    let mut stream = ChatStream::new(request, context, Arc::from([1, 2]), Some(&*parser));
+    let mut stream = ChatStream::new(
+        request,
+        context,
+        Arc::from([1, 2]),
+        &OutputParsers::of_tools(parser),
+    );
     let mut frames = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         let output = CompletionOutput {

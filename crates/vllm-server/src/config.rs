@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vllm_renderer::ContentFormatOption;
+
 /// The whole configuration of the HTTP service.
 #[derive(Debug, Clone, Default)]
 pub struct ServerConfig {
@@ -166,6 +168,8 @@ pub struct ApiConfig {
     pub enable_auto_tool_choice: bool,
     /// The name of the parser that finds tool calls in the model's text.
     pub tool_call_parser: Option<String>,
+    /// The name of the parser that tells reasoning from the answer in the model's text.
+    pub reasoning_parser: Option<String>,
     /// Do not show tools to the template when the request's choice is `none`.
     pub exclude_tools_when_tool_choice_none: bool,
     /// The effort on reasoning that Anthropic-form requests with disabled thinking mean.
@@ -178,6 +182,8 @@ pub struct ApiConfig {
     pub enable_force_include_usage: bool,
     /// Count requests in flight for `/load`.
     pub enable_server_load_tracking: bool,
+    /// The fewest tokens per chunk of a stream, whatever a request asks for.
+    pub stream_interval: Option<i64>,
     /// Send a comment into a stream that was silent for this long.
     pub sse_keep_alive_interval: Option<Duration>,
     /// What stands in `system_fingerprint`.
@@ -196,28 +202,18 @@ impl Default for ApiConfig {
             default_max_tokens_is_cap: false,
             enable_auto_tool_choice: false,
             tool_call_parser: None,
+            reasoning_parser: None,
             exclude_tools_when_tool_choice_none: false,
             disabled_thinking_effort: "none".to_owned(),
             return_tokens_as_token_ids: false,
             enable_prompt_tokens_details: false,
             enable_force_include_usage: false,
             enable_server_load_tracking: false,
+            stream_interval: None,
             sse_keep_alive_interval: None,
             fingerprint: Fingerprint::Full,
         }
     }
-}
-
-/// How message contents are handed to the chat template.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ContentFormatOption {
-    /// As the template's source shows.
-    #[default]
-    Auto,
-    /// As one string.
-    String,
-    /// As a list of parts.
-    OpenAi,
 }
 
 /// What stands in `system_fingerprint`.

@@ -8,6 +8,7 @@ use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
 use vllm_engine::{Error as EngineError, GenerationRequest, RequestOutput, RequestStream};
 use vllm_openai::ErrorResponse;
+use vllm_renderer::error_response;
 
 use crate::shutdown::Phase;
 use crate::state::Shared;
@@ -49,11 +50,14 @@ impl Generation {
         prompts: Vec<GenerationRequest>,
     ) -> vllm_engine::Result<Self> {
         let mut streams = SelectAll::new();
-        for (index, prompt) in prompts.into_iter().enumerate() {
+        for (index, mut prompt) in prompts.into_iter().enumerate() {
+            let interval = &mut prompt.params.stream_interval;
+            *interval = (*interval).max(state.api.stream_interval);
             if state.log.requests {
                 let (id, params) = (&prompt.request_id, &prompt.params);
                 tracing::info!("Received request {id}: params: {params:?}, lora_request: None.");
             }
+            check_thinking_budget(state, &prompt)?;
             let request_id = state.log.requests.then(|| prompt.request_id.clone());
             streams.push(Indexed {
                 index,
@@ -124,25 +128,30 @@ impl Drop for Generation {
     }
 }
 
-/// What a client is told about an engine's error.
-pub(crate) fn to_response(error: &EngineError) -> ErrorResponse {
-    match error {
-        EngineError::InvalidRequest {
-            message,
-            parameter,
-            value,
-        } => match (parameter.as_deref(), value.as_deref()) {
-            (Some(parameter), Some(value)) => {
-                ErrorResponse::invalid_value(message, parameter, value)
-            }
-            (Some(parameter), None) => ErrorResponse::invalid(message, parameter),
-            (None, _) => ErrorResponse::bad_request(message),
-        },
-        EngineError::Busy => ErrorResponse::busy(),
-        EngineError::Dead(_) => ErrorResponse::engine_dead(),
-        error => {
-            tracing::error!("a request failed inside the engine: {error}");
-            ErrorResponse::internal()
-        }
+/// Refuses a limit on reasoning, which is not kept.
+fn check_thinking_budget(state: &Shared, prompt: &GenerationRequest) -> vllm_engine::Result<()> {
+    if prompt.params.thinking_token_budget.is_none() {
+        return Ok(());
     }
+    let message = match state.reasoning_parser {
+        Some(_) => "thinking_token_budget is not supported by this server; leave it out.",
+        None => {
+            "thinking_token_budget is set but reasoning_config is not configured. Please set \
+             --reasoning-parser and/or --reasoning-config to use thinking_token_budget."
+        }
+    };
+    Err(EngineError::InvalidRequest {
+        message: message.to_owned(),
+        parameter: None,
+        value: None,
+    })
+}
+
+/// What a client is told about an engine's error; what is not the client's is written down.
+pub(crate) fn to_response(error: &EngineError) -> ErrorResponse {
+    let response = error_response(error);
+    if response.status == 500 && !matches!(error, EngineError::Dead(_)) {
+        tracing::error!("a request failed inside the engine: {error}");
+    }
+    response
 }

@@ -34,7 +34,6 @@ mod ids;
 mod listen;
 mod metrics;
 mod offload;
-mod prompts;
 mod reply;
 mod router;
 mod routes;
@@ -46,10 +45,11 @@ mod tls;
 
 pub use access::ACCESS_TARGET;
 pub use config::{
-    ApiConfig, ClientCertificates, ContentFormatOption, CorsConfig, Fingerprint, HttpConfig,
-    Listen, LogConfig, ServerConfig, TlsConfig,
+    ApiConfig, ClientCertificates, CorsConfig, Fingerprint, HttpConfig, Listen, LogConfig,
+    ServerConfig, TlsConfig,
 };
 pub use error::{Error, Result};
 pub use listen::BoundSocket;
 pub use server::{ExitCause, LIFECYCLE_TARGET, Server};
 pub use shutdown::{Phase, Shutdown};
+pub use vllm_renderer::ContentFormatOption;

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ring::digest::{SHA256, digest};
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use vllm_chat_template::ChatTemplate;
 use vllm_engine::EngineClient;
-use vllm_openai::PROTOCOL_VERSION;
+use vllm_openai::reasoning::{self, ReasoningParser};
 use vllm_openai::tools::{self, ToolParser};
+use vllm_openai::{LengthLimits, OutputParsers, PROTOCOL_VERSION, SamplingDefaults};
+use vllm_renderer::{Renderer, sampling_defaults};
 
 use crate::config::{ApiConfig, Fingerprint, LogConfig, ServerConfig};
 use crate::error::{Error, Result};
@@ -28,6 +31,8 @@ pub(crate) struct AppState {
     pub(crate) chat_template: Option<Arc<ChatTemplate>>,
     /// Finds tool calls; only where clients may leave the choice to the model.
     pub(crate) tool_parser: Option<Arc<dyn ToolParser>>,
+    /// Tells reasoning from the answer.
+    pub(crate) reasoning_parser: Option<ReasoningParser>,
     pub(crate) metrics: Metrics,
     pub(crate) load: ServerLoad,
     pub(crate) shutdown: Shutdown,
@@ -51,6 +56,7 @@ impl AppState {
         let chat_template = chat_template(&config.api)?;
         let metrics = Metrics::new();
         let tool_parser = tool_parser(&config.api)?;
+        let reasoning_parser = reasoning_parser(&config.api)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             system_fingerprint: system_fingerprint(&config.api.fingerprint, engine.as_ref()),
@@ -60,6 +66,8 @@ impl AppState {
             model_names,
             chat_template: chat_template.map(Arc::new),
             tool_parser,
+            reasoning_parser: reasoning_parser
+                .map(|parser| parser.with_vocabulary(|mark| engine.tokenizer().token_to_id(mark))),
             metrics,
             load: ServerLoad::default(),
             shutdown,
@@ -68,11 +76,55 @@ impl AppState {
         })
     }
 
-    /// The tool parser, if there is one; its work is counted as that of one API.
-    pub(crate) fn tool_parser(&self, request_type: RequestType) -> Option<Arc<dyn ToolParser>> {
-        let parser = Arc::clone(self.tool_parser.as_ref()?);
-        let counted = CountedParser::new(parser, &self.metrics.tools, request_type);
-        Some(Arc::new(counted))
+    /// The parsers of the answer to a prompt that was rendered with these variables. The tool
+    /// parser's work is counted as that of one API.
+    pub(crate) fn output_parsers(
+        &self,
+        request_type: RequestType,
+        prompt: &str,
+        tools: &[Value],
+        kwargs: impl FnOnce() -> Map<String, Value>,
+    ) -> OutputParsers {
+        let counted = |parser: &Arc<dyn ToolParser>| -> Arc<dyn ToolParser> {
+            let own = parser.for_tools(tools);
+            let parser = own.unwrap_or_else(|| Arc::clone(parser));
+            Arc::new(CountedParser::new(
+                parser,
+                &self.metrics.tools,
+                request_type,
+            ))
+        };
+        let reasoning = self.reasoning_parser.as_ref();
+        OutputParsers {
+            tools: self.tool_parser.as_ref().map(counted),
+            reasoning: reasoning.map(|parser| parser.for_prompt(prompt, &kwargs())),
+        }
+    }
+
+    /// Makes prompts for the model.
+    pub(crate) fn renderer(&self) -> Renderer<'_> {
+        Renderer {
+            engine: self.engine.as_ref(),
+            model_name: self.model_name(),
+            chat_template: self.chat_template.as_ref(),
+            content_format: self.api.chat_template_content_format,
+        }
+    }
+
+    /// What bounds answers.
+    pub(crate) fn length_limits(&self) -> LengthLimits {
+        let info = self.engine.info();
+        let default_max_tokens = info.default_sampling.max_tokens;
+        LengthLimits {
+            max_model_len: info.max_model_len,
+            default_max_tokens,
+            max_tokens_cap: default_max_tokens.filter(|_| self.api.default_max_tokens_is_cap),
+        }
+    }
+
+    /// What requests get that leave sampling fields out.
+    pub(crate) fn sampling_defaults(&self) -> SamplingDefaults {
+        sampling_defaults(&self.engine.info().default_sampling)
     }
 
     /// The name that stands in every answer.
@@ -134,6 +186,20 @@ pub(crate) fn tool_parser(api: &ApiConfig) -> Result<Option<Arc<dyn ToolParser>>
         ))
     })?;
     Ok(api.enable_auto_tool_choice.then_some(parser))
+}
+
+/// The reasoning parser that the command line chose.
+pub(crate) fn reasoning_parser(api: &ApiConfig) -> Result<Option<ReasoningParser>> {
+    let Some(name) = &api.reasoning_parser else {
+        return Ok(None);
+    };
+    let parser = reasoning::reasoning_parser(name).ok_or_else(|| {
+        let known = reasoning::REASONING_PARSER_NAMES.join(", ");
+        Error::Config(format!(
+            "--reasoning-parser {name} is not known; choose one of: {known}"
+        ))
+    })?;
+    Ok(Some(parser))
 }
 
 /// Tells answers of differently configured servers apart.

@@ -4,6 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{Answer, mock, serve, serve_engine};
+use vllm_engine::mock::MockEngine;
 use vllm_server::ServerConfig;
 
 /// What the mock says; the last token of its script plays the end of sequence.
@@ -265,4 +266,57 @@ async fn the_load_is_told_on_request() {
     check("JSON", false, Some(json)).await;
     check("TEXT", true, None).await;
     check("XML", false, None).await;
+}
+
+#[tokio::test]
+async fn reasoning_is_told_from_the_answer() {
+    let mut config = ServerConfig::default();
+    config.api.reasoning_parser = Some("qwen3".to_owned());
+    let engine = MockEngine::new("Hm, well.</think>Hello there!").unwrap();
+    let server = serve_engine(config, engine).await;
+    let ask = async |name: &str, value: Value| {
+        let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
+        body[name] = value;
+        server.post("/v1/chat/completions", &body).await
+    };
+    let message = ask("n", json!(1)).await.json()["choices"][0]["message"].take();
+    assert_eq!(message["reasoning"], "Hm, well.");
+    assert_eq!(message["content"], "Hello there");
+
+    let off = json!({"enable_thinking": false});
+    let message = ask("chat_template_kwargs", off).await.json()["choices"][0]["message"].take();
+    assert_eq!(message["reasoning"], Value::Null);
+    assert_eq!(message["content"], "Hm, well.</think>Hello there");
+
+    let answer = ask("stream", json!(true)).await;
+    let (mut reasoning, mut content) = (String::new(), String::new());
+    for event in answer.events() {
+        let Ok(chunk) = serde_json::from_str::<Value>(event) else {
+            continue;
+        };
+        let delta = &chunk["choices"][0]["delta"];
+        reasoning += delta["reasoning"].as_str().unwrap_or_default();
+        content += delta["content"].as_str().unwrap_or_default();
+    }
+    assert_eq!((&*reasoning, &*content), ("Hm, well.", "Hello there"));
+
+    let limited = ask("thinking_token_budget", json!(5)).await;
+    assert_eq!(limited.status, 400);
+    assert!(
+        limited.body.contains("thinking_token_budget"),
+        "{}",
+        limited.body
+    );
+}
+
+#[tokio::test]
+async fn only_engines_that_are_there_can_be_asked() {
+    let server = serve(ServerConfig::default()).await;
+    let json = "Content-Type: application/json\r\nX-data-parallel-rank: ";
+    for (rank, status) in [("0", 200), ("x", 200), ("1", 400), ("-1", 400)] {
+        let headers = format!("{json}{rank}\r\n");
+        let body = br#"{"prompt": "a", "max_tokens": 1}"#;
+        let answer = server.send("POST", "/v1/completions", &headers, body).await;
+        assert_eq!(answer.status, status, "{rank}: {}", answer.body);
+    }
 }

@@ -65,8 +65,8 @@ impl GrammarCompiler {
     /// them: call it off the decode path.
     ///
     /// # Errors
-    /// [`Error::Parameters`], [`Error::InvalidJson`], [`Error::StructuralTag`] or
-    /// [`Error::Grammar`] with a message for the client. No constraint makes this panic, and size
+    /// [`Error::Parameters`], [`Error::InvalidJson`], [`Error::StructuralTag`], [`Error::Regex`],
+    /// [`Error::JsonSchema`] or [`Error::Grammar`] with a message for the client. No constraint makes this panic, and size
     /// limits bound what it takes.
     pub fn compile(&self, params: &StructuredOutputs) -> Result<Grammar> {
         params.validate()?;
@@ -78,6 +78,11 @@ impl GrammarCompiler {
                 .map_err(|error| Error::Grammar(format!("cannot start a thread: {error}")))?
                 .join()
                 .unwrap_or_else(|_| Err(Error::Grammar("the grammar is not supported".to_owned())))
+        })
+        .map_err(|error| match error {
+            Error::Grammar(problem) if params.regex.is_some() => Error::Regex(problem),
+            Error::Grammar(problem) if params.json.is_some() => Error::JsonSchema(problem),
+            error => error,
         })?;
         let vocab_size = self.factory.tok_env().tok_trie().vocab_size();
         Ok(Grammar::new(matcher, self.stop_ids.clone(), vocab_size))

@@ -22,7 +22,13 @@ pub enum Error {
     /// A structural tag is not understood.
     #[error("Invalid structural tag specification: {0}")]
     StructuralTag(String),
-    /// A schema, regular expression or grammar cannot be compiled, or is too large to be.
+    /// A regular expression cannot be compiled, or is too large to be.
+    #[error("Failed to transform regex into a grammar: {0}")]
+    Regex(String),
+    /// A JSON schema cannot be compiled, or is too large to be.
+    #[error("Failed to transform json schema into a grammar: {0}")]
+    JsonSchema(String),
+    /// A grammar or a choice cannot be compiled, or is too large to be.
     #[error("Grammar error: {0}")]
     Grammar(String),
     /// A token was sampled that the constraint does not allow.

@@ -284,23 +284,29 @@ fn mistakes_are_told() {
     };
     check(
         &regex("(["),
-        "Grammar error: at 1(8): invalid regex \"([\" (in regex): regex parse error:\n    ([\n     \
+        "Failed to transform regex into a grammar: at 1(8): invalid regex \"([\" (in regex): regex parse error:\n    ([\n     \
          ^\nerror: unclosed character class\n   1 | start: /([/\n              ^",
     );
     check(&json("{"), "Invalid JSON grammar specification.");
     check(
         &json("3"),
-        "Grammar error: schema must be an object or boolean",
+        "Failed to transform json schema into a grammar: schema must be an object or boolean",
     );
-    check(&json("false"), "Grammar error: ");
-    check(&json(r#"{"type": "frog"}"#), "Grammar error: ");
+    check(
+        &json("false"),
+        "Failed to transform json schema into a grammar: ",
+    );
+    check(
+        &json(r#"{"type": "frog"}"#),
+        "Failed to transform json schema into a grammar: ",
+    );
     check(
         &json(r#"{"type": "array", "uniqueItems": true}"#),
-        "Grammar error: Unimplemented keys: [\"uniqueItems\"]",
+        "Failed to transform json schema into a grammar: Unimplemented keys: [\"uniqueItems\"]",
     );
     check(
         &json(r#"{"$ref": "https://example.com/schema"}"#),
-        "Grammar error: ",
+        "Failed to transform json schema into a grammar: ",
     );
     check(&grammar("start: nothing"), "Grammar error: ");
     check(

@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::weight::{Weight, WeightRows};
-use crate::{Error, Result, activation_dtype};
+use crate::{Error, QuantizedMatrix, Result, activation_dtype};
 
 /// A table of vectors looked up by id.
 #[derive(Clone, Debug)]
@@ -39,19 +39,23 @@ impl Embedding {
         })
     }
 
+    /// A table on the CPU that stays quantized.
+    pub fn quantized(weight: QuantizedMatrix) -> Self {
+        Self {
+            weight: Weight::Quantized(weight),
+            activation_dtype: DType::F32,
+        }
+    }
+
     /// The rows of `ids`, `[ids, width]`, in the activation dtype.
     ///
     /// `ids` is a u32 vector. Ids beyond the table are an error on the CPU; on a GPU they must not
     /// occur, so callers check them on the host.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        let panels = match &self.weight {
-            Weight::Dense(weight) => {
-                return Ok(weight
-                    .index_select(ids, 0)?
-                    .to_dtype(self.activation_dtype)?);
-            }
-            Weight::Panels(panels) => panels,
-        };
+        if let Weight::Dense(weight) = &self.weight {
+            let rows = weight.index_select(ids, 0)?;
+            return Ok(rows.to_dtype(self.activation_dtype)?);
+        }
         let (num_rows, width) = self.weight.dims();
         let ids = ids.to_vec1::<u32>()?;
         if let Some(id) = ids.iter().find(|id| **id as usize >= num_rows) {
@@ -59,7 +63,12 @@ impl Embedding {
                 "row {id} asked of a table of {num_rows} rows"
             )));
         }
-        let rows = Tensor::from_vec(panels.rows(&ids), (ids.len(), width), &Device::Cpu)?;
+        let rows = match &self.weight {
+            Weight::Dense(_) => Vec::new(),
+            Weight::Panels(panels) => panels.rows(&ids),
+            Weight::Quantized(matrix) => matrix.rows(&ids),
+        };
+        let rows = Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)?;
         Ok(rows.to_dtype(self.activation_dtype)?)
     }
 

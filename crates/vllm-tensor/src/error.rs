@@ -27,6 +27,17 @@ pub enum Error {
     /// The dtype name is none of the known ones.
     #[error("Unknown dtype: '{0}'")]
     UnknownDType(String),
+    /// The dtype of a KV cache is none of the known ones.
+    #[error(
+        "Unknown KV cache dtype: '{0}'. Use 'auto', 'float32', 'bfloat16', 'float16', 'fp8' or \
+         'int8'"
+    )]
+    UnknownKvCacheDType(String),
+    /// A GPU has no kernels for the dtype of a KV cache.
+    #[error(
+        "a KV cache in {0} works on the CPU only. Use '--kv-cache-dtype auto', or '--device cpu'"
+    )]
+    KvCacheDTypeNeedsCpu(&'static str),
     /// An operand has the wrong shape.
     #[error("{operation}: expected {expected}, got shape {actual:?}")]
     Shape {

@@ -1,6 +1,6 @@
 use candle_core::DType;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,10 @@ pub enum KvCacheDType {
     F16,
     /// bfloat16.
     BF16,
+    /// Eight bits with four of exponent (`float8_e4m3fn`), without a scale; on the CPU only.
+    Fp8,
+    /// Whole numbers of eight bits with a scale for each token and head; on the CPU only.
+    Int8,
 }
 
 impl KvCacheDType {
@@ -20,6 +24,24 @@ impl KvCacheDType {
             Self::F32 => "float32",
             Self::F16 => "float16",
             Self::BF16 => "bfloat16",
+            Self::Fp8 => "fp8",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// Reads a `--kv-cache-dtype` value. `None` means `auto`, the dtype of the model.
+    ///
+    /// # Errors
+    /// `Unknown KV cache dtype: 'x'` and the known ones, for anything else.
+    pub fn parse(name: &str) -> Result<Option<Self>> {
+        match name {
+            "auto" => Ok(None),
+            "float32" | "float" => Ok(Some(Self::F32)),
+            "float16" | "half" => Ok(Some(Self::F16)),
+            "bfloat16" => Ok(Some(Self::BF16)),
+            "fp8" | "fp8_e4m3" => Ok(Some(Self::Fp8)),
+            "int8" => Ok(Some(Self::Int8)),
+            _ => Err(Error::UnknownKvCacheDType(name.to_owned())),
         }
     }
 
@@ -28,6 +50,7 @@ impl KvCacheDType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
+            Self::Fp8 | Self::Int8 => 1,
         }
     }
 
@@ -37,6 +60,7 @@ impl KvCacheDType {
             Self::F32 => Ok(DType::F32),
             Self::F16 => Ok(DType::F16),
             Self::BF16 => Ok(DType::BF16),
+            Self::Fp8 | Self::Int8 => Err(Error::KvCacheDTypeNeedsCpu(self.name())),
         }
     }
 }
@@ -49,5 +73,25 @@ impl From<DType> for KvCacheDType {
             DType::BF16 => Self::BF16,
             _ => Self::F32,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        use KvCacheDType::{BF16, F16, F32, Fp8, Int8};
+        for dtype in [F32, F16, BF16, Fp8, Int8] {
+            assert_eq!(KvCacheDType::parse(dtype.name()).unwrap(), Some(dtype));
+        }
+        assert_eq!(KvCacheDType::parse("auto").unwrap(), None);
+        assert_eq!(KvCacheDType::parse("fp8_e4m3").unwrap(), Some(Fp8));
+        let message = KvCacheDType::parse("int3").unwrap_err().to_string();
+        assert!(
+            message.starts_with("Unknown KV cache dtype: 'int3'"),
+            "{message}"
+        );
     }
 }

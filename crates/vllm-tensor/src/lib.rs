@@ -33,6 +33,7 @@
 mod activation;
 mod allocator;
 mod attention;
+mod combine;
 mod cpu;
 mod device;
 mod dtype;
@@ -43,6 +44,7 @@ mod kv_cache_dtype;
 mod linear;
 mod metadata;
 mod norm;
+mod quantized;
 mod rotary;
 #[cfg(test)]
 mod test_support;
@@ -54,7 +56,8 @@ pub use attention::{
     AttentionOptions, QueryKeyValue, paged_attention, rotate_and_write_kv, write_kv,
 };
 pub use candle_core::{DType, Device, Error as CandleError, Tensor};
-pub use cpu::{Isa, num_threads, set_num_threads};
+pub use combine::combine_rows;
+pub use cpu::{CodeForm, Isa, RowCodes, num_threads, set_num_threads};
 pub use device::{device_name, free_device_memory, select_device};
 pub use dtype::{activation_dtype, dtype_name, parse_dtype, resolve_dtype};
 pub use embedding::Embedding;
@@ -64,5 +67,6 @@ pub use kv_cache_dtype::KvCacheDType;
 pub use linear::Linear;
 pub use metadata::{AttentionMetadata, BatchSequence};
 pub use norm::{LayerNorm, RmsNorm};
+pub use quantized::QuantizedMatrix;
 pub use rotary::{Rotary, RotaryAngles};
 pub use weight::WeightRows;

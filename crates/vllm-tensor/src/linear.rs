@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::weight::{Weight, WeightRows};
-use crate::{Activation, Embedding, Error, Result, cpu};
+use crate::{Activation, Embedding, Error, QuantizedMatrix, Result, cpu};
 
 /// `y = x · Wᵀ + b`, whatever form the weight is stored in.
 #[derive(Clone, Debug)]
@@ -50,6 +50,14 @@ impl Linear {
     /// None today.
     pub fn tied_to(embedding: &Embedding) -> Result<Self> {
         Self::from_weight(embedding.weight().clone(), None)
+    }
+
+    /// A layer on the CPU whose weight, `[out, in]`, stays quantized; `bias` is `[out]`.
+    ///
+    /// # Errors
+    /// A bias of another size.
+    pub fn quantized(weight: QuantizedMatrix, bias: Option<Tensor>) -> Result<Self> {
+        Self::from_weight(Weight::Quantized(weight), bias)
     }
 
     fn from_weight(weight: Weight, bias: Option<Tensor>) -> Result<Self> {
@@ -124,6 +132,15 @@ impl Linear {
                 let residual = residual.map(wide).transpose()?;
                 let y = cpu::linear(&wide(x)?, weight, bias, residual.as_ref())?;
                 Ok(y.to_dtype(x.dtype())?)
+            }
+            Weight::Quantized(matrix) => {
+                let wide = x.to_dtype(DType::F32)?.contiguous()?;
+                let y = cpu::linear_quantized(&wide, matrix.parts(), bias)?;
+                let y = y.to_dtype(x.dtype())?;
+                Ok(match residual {
+                    Some(residual) => (residual + y)?,
+                    None => y,
+                })
             }
         }
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::cpu::Panels;
-use crate::{Error, Result};
+use crate::{Error, QuantizedMatrix, Result};
 
 /// Rows of a matrix as they lie in a file: little-endian elements, read where they are.
 pub trait WeightRows: Sync {
@@ -25,6 +25,8 @@ pub(crate) enum Weight {
     Dense(Tensor),
     /// Laid out for the CPU's kernels.
     Panels(Arc<Panels>),
+    /// Codes and scales, for the CPU.
+    Quantized(QuantizedMatrix),
 }
 
 impl Weight {
@@ -104,6 +106,7 @@ impl Weight {
                 (dims[0], dims[1])
             }
             Self::Panels(panels) => (panels.out_features(), panels.in_features()),
+            Self::Quantized(matrix) => matrix.dims(),
         }
     }
 
@@ -111,13 +114,15 @@ impl Weight {
         match self {
             Self::Dense(weight) => weight.dtype(),
             Self::Panels(panels) => panels.dtype(),
+            // What activations have beside it.
+            Self::Quantized(_) => DType::F32,
         }
     }
 
     pub(crate) fn device(&self) -> Device {
         match self {
             Self::Dense(weight) => weight.device().clone(),
-            Self::Panels(_) => Device::Cpu,
+            Self::Panels(_) | Self::Quantized(_) => Device::Cpu,
         }
     }
 }

@@ -8,13 +8,22 @@ use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{
     AddedToken, AddedVocabulary, DecoderWrapper, ModelWrapper, NormalizerWrapper,
-    PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+    PostProcessorWrapper, PreTokenizerWrapper, Tokenizer, TokenizerImpl,
 };
 
 use crate::class::{Pipeline, TokenizerClass};
 use crate::error::{Error, Result};
 use crate::files::TokenizerFiles;
+use crate::sentencepiece;
 use crate::settings::Settings;
+
+type BpeTokenizer = TokenizerImpl<
+    BPE,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
 
 const TOKENIZER_JSON: &str = "tokenizer.json";
 
@@ -24,8 +33,13 @@ pub(crate) fn build(files: &TokenizerFiles<'_>, settings: &Settings) -> Result<T
     let mut backend = match (files.tokenizer_json, files.vocab_json, files.merges_txt) {
         (Some(bytes), ..) => from_tokenizer_json_bytes(bytes)?,
         (None, Some(vocab), Some(merges)) => Tokenizer::new(parse_bpe(vocab, merges)?),
-        _ => return Err(Error::MissingVocabulary),
+        _ => match files.sentencepiece_model {
+            Some(bytes) => from_sentencepiece_bytes(bytes)?,
+            None => return Err(Error::MissingVocabulary),
+        },
     };
+    let from_bpe_files =
+        !from_tokenizer_json && files.vocab_json.is_some() && files.merges_txt.is_some();
     let invalid = |error: tokenizers::Error| Error::invalid_file(TOKENIZER_JSON, error);
     backend
         .with_padding(None)
@@ -38,7 +52,7 @@ pub(crate) fn build(files: &TokenizerFiles<'_>, settings: &Settings) -> Result<T
     }
     // A bare vocabulary has no stored pipeline; GPT-2's is the one that comes in this form.
     let class = match settings.class {
-        TokenizerClass::Stored if !from_tokenizer_json => TokenizerClass::Gpt2,
+        TokenizerClass::Stored if from_bpe_files => TokenizerClass::Gpt2,
         class => class,
     };
     if let Some(pipeline) = class.pipeline(settings)
@@ -61,7 +75,8 @@ pub(crate) fn build(files: &TokenizerFiles<'_>, settings: &Settings) -> Result<T
     let (add_bos, add_eos) = if from_tokenizer_json {
         (None, None)
     } else {
-        (settings.add_bos_token, settings.add_eos_token)
+        let add_bos = settings.add_bos_token;
+        (add_bos.or(class.adds_bos()), settings.add_eos_token)
     };
     let flags_given = add_bos.is_some() || add_eos.is_some();
     if flags_given || class == TokenizerClass::GptNeoX {
@@ -79,10 +94,25 @@ pub(crate) fn build(files: &TokenizerFiles<'_>, settings: &Settings) -> Result<T
 /// A malformed file may make the parser panic (merges longer than any piece do); that is an error
 /// of the file, not of the program.
 fn from_tokenizer_json_bytes(bytes: &[u8]) -> Result<Tokenizer> {
-    let parsed = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(bytes)));
+    let parsed = catch_unwind(AssertUnwindSafe(|| {
+        // Where the kind of model is known, its vocabulary is read in one go; otherwise it is put
+        // into two generic trees first. Most vocabularies are of this kind.
+        match serde_json::from_slice::<BpeTokenizer>(bytes) {
+            Ok(tokenizer) => Ok(tokenizer.into()),
+            Err(_) => Tokenizer::from_bytes(bytes),
+        }
+    }));
     parsed
         .unwrap_or_else(|_| Err("vocabulary and merges do not belong together".into()))
         .map_err(|error| Error::invalid_file(TOKENIZER_JSON, error))
+}
+
+fn from_sentencepiece_bytes(bytes: &[u8]) -> Result<Tokenizer> {
+    let parsed = catch_unwind(AssertUnwindSafe(|| sentencepiece::build(bytes)));
+    parsed.unwrap_or_else(|_| {
+        let reason = "its map of characters is damaged";
+        Err(Error::invalid_file("tokenizer.model", reason))
+    })
 }
 
 /// Parses `vocab.json` and `merges.txt`.

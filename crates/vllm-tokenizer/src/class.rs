@@ -141,6 +141,12 @@ impl TokenizerClass {
         }
     }
 
+    /// Whether a text begins with the bos token where no configuration says so; `None` leaves it to
+    /// the files.
+    pub(crate) fn adds_bos(self) -> Option<bool> {
+        matches!(self, Self::Llama | Self::Gemma).then_some(true)
+    }
+
     /// The pipeline of the class; `None` if the one in `tokenizer.json` applies.
     pub(crate) fn pipeline(self, settings: &Settings) -> Option<Pipeline> {
         let add_prefix_space = settings.add_prefix_space.unwrap_or(false);
@@ -221,8 +227,5 @@ fn metaspace_decoders() -> Vec<Value> {
 }
 
 fn mentions_byte_level(tokenizer_json: &[u8]) -> bool {
-    const NEEDLE: &[u8] = b"\"ByteLevel\"";
-    tokenizer_json
-        .windows(NEEDLE.len())
-        .any(|window| window == NEEDLE)
+    std::str::from_utf8(tokenizer_json).is_ok_and(|json| json.contains("\"ByteLevel\""))
 }

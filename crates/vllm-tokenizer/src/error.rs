@@ -5,8 +5,8 @@
 pub enum Error {
     /// None of the supported vocabulary files was given.
     #[error(
-        "no tokenizer found: expected tokenizer.json, or vocab.json together with merges.txt; \
-         convert other formats (such as tokenizer.model) with transformers' save_pretrained"
+        "no tokenizer found: expected tokenizer.json, vocab.json together with merges.txt, or \
+         tokenizer.model; convert other formats with transformers' save_pretrained"
     )]
     MissingVocabulary,
     /// A file is not what its name promises.

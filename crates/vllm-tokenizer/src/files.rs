@@ -2,7 +2,8 @@
 
 /// The contents of a checkpoint's tokenizer files; `None` where a checkpoint lacks one.
 ///
-/// Either `tokenizer_json`, or both `vocab_json` and `merges_txt` are needed.
+/// One of these is needed: `tokenizer_json`, both `vocab_json` and `merges_txt`, or
+/// `sentencepiece_model`; the first one that is there counts.
 #[derive(Clone, Debug, Default)]
 pub struct TokenizerFiles<'a> {
     /// `tokenizer.json`: vocabulary and the whole pipeline.
@@ -11,6 +12,8 @@ pub struct TokenizerFiles<'a> {
     pub vocab_json: Option<&'a [u8]>,
     /// `merges.txt`: one BPE merge a line, best first; belongs to `vocab.json`.
     pub merges_txt: Option<&'a [u8]>,
+    /// `tokenizer.model`: a vocabulary of SentencePiece.
+    pub sentencepiece_model: Option<&'a [u8]>,
     /// `tokenizer_config.json`: class, special tokens, flags and chat templates.
     pub tokenizer_config_json: Option<&'a [u8]>,
     /// `special_tokens_map.json`: special tokens of older checkpoints.

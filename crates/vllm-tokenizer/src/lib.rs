@@ -50,6 +50,7 @@ mod files;
 mod logprob_token;
 mod output_text;
 mod placeholder;
+mod sentencepiece;
 mod settings;
 mod tokenizer;
 

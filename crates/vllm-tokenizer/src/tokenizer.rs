@@ -208,6 +208,12 @@ impl Tokenizer {
         self.backend.get_vocab_size(true)
     }
 
+    /// Number of entries of the vocabulary proper, which every model of this tokenizer knows. Tokens
+    /// that were added later do not count: a checkpoint may have some that its model never sees.
+    pub fn base_vocab_size(&self) -> usize {
+        self.backend.get_vocab_size(false)
+    }
+
     /// Largest id of the vocabulary, added tokens included. Ids need not be contiguous.
     pub fn max_token_id(&self) -> u32 {
         self.extent().max_token_id

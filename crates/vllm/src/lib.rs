@@ -16,9 +16,9 @@
 
 pub use vllm_engine::{
     AsyncLlm, ChatOptions, CompletionOutput, DEMO_MODEL, DecodedLogprob, EngineClient,
-    EngineConfig, Error, FinishReason, GenerationRequest, Llm, LoadFormat, ModelInfo, OutputKind,
-    Policy, PositionLogprobs, Prompt, RequestMetrics, RequestOutput, RequestStream, Result,
-    SamplingParams, Statistics, StopReason, UsageContext,
+    EngineConfig, Error, FinishReason, GenerationRequest, Llm, LoadFormat, LoadObserver,
+    LoadProgress, ModelInfo, OutputKind, Policy, PositionLogprobs, Prompt, RequestMetrics,
+    RequestOutput, RequestStream, Result, SamplingParams, Statistics, StopReason, UsageContext,
 };
 
 /// Everything that most programs want, for `use vllm::prelude::*`.

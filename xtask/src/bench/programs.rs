@@ -89,14 +89,14 @@ pub(super) fn build(root: &Path) -> Result<PathBuf> {
     let mut command = cargo(root, &["bench", "-p", "vllm-engine", "--bench", "cpu"]);
     command.args(["--no-run", "--message-format", "json-render-diagnostics"]);
     let messages = stdout(&mut command)?;
-    let executable = messages.lines().filter_map(|line| {
+    let mut executable = messages.lines().filter_map(|line| {
         let is_benchmark = line.contains(r#""kind":["bench"]"#);
         let (_, rest) = line.split_once(r#""executable":""#)?;
         let (path, _) = rest.split_once('"')?;
         // JSON doubles the backslashes of Windows.
         is_benchmark.then(|| PathBuf::from(path.replace(r"\\", r"\")))
     });
-    let last = executable.last();
+    let last = executable.next_back();
     last.ok_or_else(|| "cargo does not say where it built the benchmark".to_owned())
 }
 

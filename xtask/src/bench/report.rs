@@ -150,7 +150,7 @@ impl Report {
             let steps = (workload.new - 1) as f64;
             let limit = steps * self.shape.step_seconds(&self.machine, workload);
             rows.push(Row {
-                name: format!("  its steps alone"),
+                name: "  its steps alone".to_owned(),
                 unit: "out tok/s",
                 limit: self.limit(tokens / limit),
                 values: self.values(|m| {

@@ -126,9 +126,12 @@ mod x86 {
     const CHAINS: usize = 16;
     const ROUNDS: u64 = 4096;
 
+    /// A name, and a run that tells how many operations it made.
+    type Arithmetic = (&'static str, fn() -> u64);
+
     /// Names of what this processor multiplies with, and a burst of each.
-    pub(super) fn arithmetic() -> Vec<(&'static str, fn() -> u64)> {
-        let mut found: Vec<(&'static str, fn() -> u64)> = Vec::new();
+    pub(super) fn arithmetic() -> Vec<Arithmetic> {
+        let mut found: Vec<Arithmetic> = Vec::new();
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has the instructions.
             found.push(("f32_flops", || unsafe { f32_avx512() }));

@@ -1,7 +1,7 @@
 //! The same tokens and log-probabilities for a request, bit for bit, whatever else is running.
 
 use crate::support::{complete, engine, greedy, last, prompts, submit};
-use vllm_engine::{AsyncLlm, EngineClient, RequestOutput, SamplingParams};
+use vllm_engine::{AsyncLlm, EngineClient, EngineConfig, RequestOutput, SamplingParams};
 
 /// Token ids and the bits of their log-probabilities.
 type Fingerprint = (Vec<u32>, Vec<u32>);
@@ -88,5 +88,40 @@ fn after_preemption() {
     assert!(
         tight.statistics().num_preemptions.get() > 0,
         "the cache was not tight enough"
+    );
+}
+
+#[test]
+fn with_every_kind_of_cache() {
+    for dtype in ["bfloat16", "float16", "fp8", "int8"] {
+        let with_cache = |tokens_per_step| {
+            engine(|config| {
+                config.kv_cache_dtype = dtype.to_owned();
+                config.max_num_batched_tokens = Some(tokens_per_step);
+                config.max_num_seqs = Some(tokens_per_step);
+            })
+        };
+        let whole = with_cache(512);
+        let answer = complete(&whole, "The capital of France is", &greedy(4));
+        let text = &answer.outputs[0].text;
+        assert!(text.contains("Paris"), "{dtype}: {text}");
+        let reference = alone(&whole, None);
+        assert_eq!(together(&whole, None, 5), reference, "{dtype}, in a crowd");
+        assert_eq!(
+            together(&with_cache(7), None, 0),
+            reference,
+            "{dtype}, in chunks"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_kind_of_cache_is_refused() {
+    let mut config = EngineConfig::new("demo");
+    config.kv_cache_dtype = "int3".to_owned();
+    let message = AsyncLlm::new(&config).err().unwrap().to_string();
+    assert!(
+        message.contains("Unknown KV cache dtype: 'int3'"),
+        "{message}"
     );
 }

@@ -5,5 +5,6 @@
 mod generation;
 mod invariance;
 mod published_opt;
+mod quantization;
 mod support;
 mod torch_file;

@@ -1,4 +1,4 @@
-use vllm_tensor::{DType, Tensor};
+use vllm_tensor::{DType, Tensor, combine_rows};
 
 use super::GatedMlp;
 use crate::loader::{Linear, WeightLoader};
@@ -53,47 +53,53 @@ impl MoeBlock {
             .iter()
             .map(|scores| route(scores, self.experts_per_token, self.renormalize))
             .collect();
+        let groups = group_by_expert(&routes, self.experts.len());
 
-        // Where each token's routes end up once the rows are sorted by expert.
-        let mut rows_of_token = vec![Vec::with_capacity(self.experts_per_token); routes.len()];
+        // Where each route's result ends up: below those of all experts before its own.
+        let mut rows = vec![0; routes.len() * self.experts_per_token];
         let mut outputs = Vec::new();
         let mut num_rows = 0;
-        for (index, expert) in self.experts.iter().enumerate() {
-            let tokens: Vec<u32> = (0u32..)
-                .zip(&routes)
-                .filter(|(_, routes)| routes.iter().any(|route| route.expert == index))
-                .map(|(token, _)| token)
-                .collect();
-            if tokens.is_empty() {
+        for (expert, group) in self.experts.iter().zip(&groups) {
+            if group.is_empty() {
                 continue;
             }
-            for token in &tokens {
-                rows_of_token[*token as usize].push(num_rows);
+            let mut tokens = Vec::with_capacity(group.len());
+            for (token, nth) in group {
+                rows[token * self.experts_per_token + nth] = num_rows;
                 num_rows += 1;
+                tokens.push(*token as u32);
             }
-            let tokens = Tensor::new(tokens, x.device())?;
-            outputs.push(expert.forward(&x.index_select(&tokens, 0)?)?);
+            outputs.push(expert.forward(&gather(x, tokens)?)?);
         }
         let outputs = Tensor::cat(&outputs, 0)?;
-
-        let mut sum = match &self.shared {
-            Some(shared) => Some(shared.forward(x)?),
-            None => None,
-        };
         // A token's experts are added in the order of their numbers, whatever else is in the batch.
-        for nth in 0..self.experts_per_token {
-            let rows: Vec<u32> = rows_of_token.iter().map(|rows| rows[nth]).collect();
-            let weights: Vec<f32> = routes.iter().map(|routes| routes[nth].weight).collect();
-            let weights = Tensor::from_vec(weights, (routes.len(), 1), x.device())?;
-            let rows = outputs.index_select(&Tensor::new(rows, x.device())?, 0)?;
-            let weighted = rows.broadcast_mul(&weights.to_dtype(x.dtype())?)?;
-            sum = Some(match sum {
-                Some(sum) => (sum + weighted)?,
-                None => weighted,
-            });
+        let weights: Vec<f32> = routes.iter().flatten().map(|route| route.weight).collect();
+        let sum = combine_rows(&outputs, &rows, &weights, self.experts_per_token)?;
+        match &self.shared {
+            Some(shared) => Ok((shared.forward(x)? + sum)?),
+            None => Ok(sum),
         }
-        Ok(sum.map_or_else(|| x.zeros_like(), Ok)?)
     }
+}
+
+/// The rows `tokens` of `x`, in order.
+fn gather(x: &Tensor, tokens: Vec<u32>) -> Result<Tensor> {
+    if tokens.len() == x.dim(0)? {
+        // A token goes to an expert once, so these are all of them.
+        return Ok(x.clone());
+    }
+    Ok(x.index_select(&Tensor::new(tokens, x.device())?, 0)?)
+}
+
+/// For each expert the tokens that go there, in order, each with which of its routes that is.
+fn group_by_expert(routes: &[Vec<Route>], num_experts: usize) -> Vec<Vec<(usize, usize)>> {
+    let mut groups = vec![Vec::new(); num_experts];
+    for (token, routes) in routes.iter().enumerate() {
+        for (nth, route) in routes.iter().enumerate() {
+            groups[route.expert].push((token, nth));
+        }
+    }
+    groups
 }
 
 impl SharedExpert {
@@ -116,9 +122,10 @@ struct Route {
 fn route(scores: &[f32], count: usize, renormalize: bool) -> Vec<Route> {
     let mut by_score: Vec<usize> = (0..scores.len()).collect();
     by_score.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
-    let mut chosen = by_score[..count.min(scores.len())].to_vec();
-    chosen.sort_unstable();
     let highest = by_score.first().map_or(0.0, |best| scores[*best]);
+    by_score.truncate(count);
+    let mut chosen = by_score;
+    chosen.sort_unstable();
     let share = |score: f32| (score - highest).exp();
     let total: f32 = if renormalize {
         chosen.iter().map(|expert| share(scores[*expert])).sum()
@@ -158,6 +165,27 @@ mod tests {
         );
         check(&[5.0, 5.0, 5.0], 2, true, &[(0, 0.5), (1, 0.5)]);
         check(&[1000.0, -1000.0], 1, false, &[(0, 1.0)]);
+    }
+
+    #[test]
+    fn tokens_are_grouped_in_order() {
+        let to = |experts: &[usize]| -> Vec<Route> {
+            let route = |expert: &usize| Route {
+                expert: *expert,
+                weight: 0.5,
+            };
+            experts.iter().map(route).collect()
+        };
+        let groups = group_by_expert(&[to(&[0, 2]), to(&[2, 3]), to(&[0, 3])], 4);
+        assert_eq!(
+            groups,
+            [
+                vec![(0, 0), (2, 0)],
+                vec![],
+                vec![(0, 1), (1, 0)],
+                vec![(1, 1), (2, 1)],
+            ]
+        );
     }
 
     #[test]

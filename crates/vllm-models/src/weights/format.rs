@@ -10,6 +10,8 @@ pub enum LoadFormat {
     Safetensors,
     /// PyTorch files only: `*.bin` or `*.pt`.
     Pt,
+    /// GGUF files only.
+    Gguf,
     /// None: the weights are made up. For measuring speed without a checkpoint.
     Dummy,
 }
@@ -21,6 +23,7 @@ impl LoadFormat {
             Self::Auto => "auto",
             Self::Safetensors => "safetensors",
             Self::Pt => "pt",
+            Self::Gguf => "gguf",
             Self::Dummy => "dummy",
         }
     }
@@ -35,9 +38,10 @@ impl FromStr for LoadFormat {
             "auto" | "hf" => Ok(Self::Auto),
             "safetensors" => Ok(Self::Safetensors),
             "pt" => Ok(Self::Pt),
+            "gguf" => Ok(Self::Gguf),
             "dummy" => Ok(Self::Dummy),
             _ => Err(format!(
-                "Unknown load format: '{name}'; use auto, safetensors, pt or dummy"
+                "Unknown load format: '{name}'; use auto, safetensors, pt, gguf or dummy"
             )),
         }
     }
@@ -53,12 +57,13 @@ mod tests {
             LoadFormat::Auto,
             LoadFormat::Safetensors,
             LoadFormat::Pt,
+            LoadFormat::Gguf,
             LoadFormat::Dummy,
         ] {
             assert_eq!(format.name().parse(), Ok(format));
         }
         assert_eq!("hf".parse(), Ok(LoadFormat::Auto));
-        let message = "gguf".parse::<LoadFormat>().unwrap_err();
-        assert!(message.contains("'gguf'"), "{message}");
+        let message = "tensorizer".parse::<LoadFormat>().unwrap_err();
+        assert!(message.contains("'tensorizer'"), "{message}");
     }
 }

@@ -2,19 +2,25 @@
 
 mod dummy;
 mod format;
+mod packed;
 mod pickle;
 mod pytorch;
+mod quantize;
 mod safetensors;
 mod select;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use vllm_tensor::{DType, Device, Tensor, WeightRows};
+use vllm_tensor::{DType, Device, QuantizedMatrix, Tensor, WeightRows};
 
-pub use format::LoadFormat;
-
+pub use self::format::LoadFormat;
+pub(crate) use self::packed::scheme::check as check_quantization;
+use self::packed::{Kind, PackedTensor, Piece};
+pub use self::quantize::Quantization;
+pub use self::select::gguf_files;
 use crate::{Error, Result};
 
 /// The bytes of a file: mapped, owned or compiled in.
@@ -52,8 +58,8 @@ impl Weights {
         }
     }
 
-    /// The rows of the matrix `name`, `[num_rows, columns]`, checked by [`WeightFiles::check`]; made-up
-    /// ones are in `dtype`.
+    /// The rows of the matrix `name`, `[num_rows, columns]`, checked by [`WeightFiles::check`]; those
+    /// that are put together now or made up are in `dtype`.
     pub(crate) fn rows(
         &self,
         name: &str,
@@ -62,17 +68,38 @@ impl Weights {
         dtype: DType,
     ) -> Result<Box<dyn WeightRows + '_>> {
         Ok(match self {
-            Self::Files(files) => {
-                let (dtype, bytes) = files.find(name, &[num_rows, columns])?;
-                Box::new(FileRows {
-                    bytes,
-                    dtype,
-                    num_rows,
-                    row_len: columns * dtype.size_in_bytes(),
-                })
-            }
+            Self::Files(files) => files.rows(name, num_rows, columns, dtype)?,
             Self::Dummy => Box::new(dummy::DummyRows::new(name, num_rows, columns, dtype)),
         })
+    }
+
+    /// Says that the tensor `name` will not be read again.
+    pub(crate) fn release(&self, name: &str) {
+        if let Self::Files(files) = self
+            && let Some(release) = &files.release
+            && let Some(StoredTensor { file, info }) = files.tensors.get(name)
+            && let Some((_, buffer)) = files.files.get(*file)
+            && let Some(bytes) = buffer.as_ref().as_ref().get(info.bytes.clone())
+        {
+            release(bytes);
+        }
+    }
+
+    /// As [`WeightFiles::quantize`].
+    #[must_use]
+    pub fn quantize(self, quantization: Option<Quantization>) -> Self {
+        match self {
+            Self::Files(files) => Self::Files(files.quantize(quantization)),
+            Self::Dummy => self,
+        }
+    }
+
+    /// As [`WeightFiles::unpack`].
+    pub(crate) fn unpack(self, quantization_config: &serde_json::Value) -> Result<Self> {
+        match self {
+            Self::Files(files) => Ok(Self::Files(files.unpack(quantization_config)?)),
+            Self::Dummy => Ok(self),
+        }
     }
 
     pub(crate) fn files(&self) -> Option<&WeightFiles> {
@@ -85,7 +112,7 @@ impl Weights {
 
 /// The rows of a matrix in a file.
 struct FileRows<'a> {
-    bytes: &'a [u8],
+    bytes: Cow<'a, [u8]>,
     dtype: DType,
     num_rows: usize,
     /// In bytes.
@@ -110,7 +137,15 @@ impl WeightRows for FileRows<'_> {
 pub struct WeightFiles {
     files: Vec<(String, FileBuffer)>,
     tensors: BTreeMap<String, StoredTensor>,
+    release: Option<Release>,
+    /// Weights that are put together from what is stored.
+    packed: BTreeMap<String, PackedTensor>,
+    /// What plain linear weights become.
+    quantization: Option<Quantization>,
 }
+
+/// Told of bytes of a file that were read for the last time.
+type Release = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 /// Where a tensor lies.
 struct StoredTensor {
@@ -127,6 +162,26 @@ struct TensorInfo {
     shape: Vec<usize>,
     /// Within the file; its length fits the shape and dtype.
     bytes: Range<usize>,
+}
+
+impl StoredTensor {
+    /// `None` for elements that no packed weight is made of.
+    fn as_piece(&self, name: &str) -> Option<Piece> {
+        let kind = match &self.info.dtype {
+            Ok(DType::F32) => Kind::F32,
+            Ok(DType::F16) => Kind::F16,
+            Ok(DType::BF16) => Kind::BF16,
+            Ok(_) => return None,
+            Err(name) => Kind::from_name(name)?,
+        };
+        Some(Piece {
+            name: name.to_owned(),
+            file: self.file,
+            bytes: self.info.bytes.clone(),
+            shape: self.info.shape.clone(),
+            kind,
+        })
+    }
 }
 
 impl WeightFiles {
@@ -174,6 +229,16 @@ impl WeightFiles {
     /// A damaged file, a form that is not read, or a tensor that two files hold.
     pub fn new(files: Vec<(String, FileBuffer)>) -> Result<Self> {
         let mut tensors = BTreeMap::<String, StoredTensor>::new();
+        if is_gguf(&files) {
+            let packed = packed::read_gguf(&files)?.into_iter().collect();
+            return Ok(Self {
+                files,
+                tensors,
+                packed,
+                quantization: None,
+                release: None,
+            });
+        }
         for (file, (file_name, buffer)) in files.iter().enumerate() {
             let bytes = buffer.as_ref().as_ref();
             let read = if file_name.ends_with(".safetensors") {
@@ -193,12 +258,88 @@ impl WeightFiles {
                 tensors.insert(name, StoredTensor { file, info });
             }
         }
-        Ok(Self { files, tensors })
+        let packed = BTreeMap::new();
+        Ok(Self {
+            files,
+            tensors,
+            release: None,
+            packed,
+            quantization: None,
+        })
     }
 
-    /// Names of all tensors, sorted.
+    /// Has `release` called with the bytes of each matrix that was read for the last time, so that a
+    /// mapped checkpoint and the model made of it need not both be in memory.
+    #[must_use]
+    pub fn on_release(mut self, release: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.release = Some(Box::new(release));
+        self
+    }
+
+    /// The checkpoint with its quantized weights put together, as the `quantization_config` of its
+    /// configuration says; `Null` says that there are none.
+    ///
+    /// # Errors
+    /// A scheme that is not read; pieces that are missing or do not fit each other.
+    pub fn unpack(mut self, quantization_config: &serde_json::Value) -> Result<Self> {
+        if quantization_config.is_null() || !self.packed.is_empty() {
+            return Ok(self);
+        }
+        let mut pieces: BTreeMap<String, Piece> = self
+            .tensors
+            .iter()
+            .filter_map(|(name, stored)| Some((name.clone(), stored.as_piece(name)?)))
+            .collect();
+        let known: Vec<String> = pieces.keys().cloned().collect();
+        self.packed = packed::scheme::assemble(quantization_config, &mut pieces, &self.files)?;
+        for name in known {
+            if !pieces.contains_key(&name) {
+                self.tensors.remove(&name);
+            }
+        }
+        Ok(self)
+    }
+
+    /// The same with linear layers to be quantized while they are loaded, as far as their weights are
+    /// plain numbers and a CPU runs them. Embeddings, tied output layers and the routers of experts stay
+    /// as they are.
+    #[must_use]
+    pub fn quantize(self, quantization: Option<Quantization>) -> Self {
+        Self {
+            quantization,
+            ..self
+        }
+    }
+
+    /// The weight `name` of a linear layer as [`WeightFiles::quantized`] gives it, or quantized now if
+    /// that is wanted.
+    pub(crate) fn linear_codes(
+        &self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Option<QuantizedMatrix>> {
+        if let Some(matrix) = self.quantized(name, rows, columns)? {
+            return Ok(Some(matrix));
+        }
+        let (Some(quantization), Some(stored)) = (self.quantization, self.tensors.get(name)) else {
+            return Ok(None);
+        };
+        let is_router = name.ends_with(".gate.weight") || name.ends_with("expert_gate.weight");
+        if is_router {
+            return Ok(None);
+        }
+        self.check_shape(name, stored.file, &stored.info.shape, &[rows, columns])?;
+        match stored.as_piece(name) {
+            Some(piece) => quantization.apply(&piece, &self.files),
+            None => Ok(None),
+        }
+    }
+
+    /// Names of all tensors.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        let names = self.tensors.keys().chain(self.packed.keys());
+        names.map(String::as_str)
     }
 
     /// The dtype that most of the checkpoint's elements have, where that is a floating-point one.
@@ -223,26 +364,55 @@ impl WeightFiles {
     /// # Errors
     /// No such tensor, another shape than `shape`, or elements that are no floating-point numbers.
     pub(crate) fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
-        self.find(name, shape).map(drop)
+        match self.packed.get(name) {
+            Some(packed) => self.check_shape(name, packed.file, &packed.shape, shape),
+            None => self.find(name, shape).map(drop),
+        }
     }
 
     /// Reads the tensor `name` as `dtype` onto `device`.
     ///
     /// # Errors
     /// As [`WeightFiles::check`].
-    pub(crate) fn tensor(
+    pub fn tensor(
         &self,
         name: &str,
         shape: &[usize],
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
+        if let Some(packed) = self.packed.get(name) {
+            self.check_shape(name, packed.file, &packed.shape, shape)?;
+            return packed.read(&self.files, dtype, device);
+        }
         let (stored_dtype, bytes) = self.find(name, shape)?;
         let stored = Tensor::from_raw_buffer(bytes, stored_dtype, shape, &Device::Cpu)?;
         Ok(stored.to_dtype(dtype)?.to_device(device)?)
     }
 
-    /// The dtype and the bytes of the tensor `name`.
+    fn rows(
+        &self,
+        name: &str,
+        num_rows: usize,
+        columns: usize,
+        dtype: DType,
+    ) -> Result<Box<dyn WeightRows + '_>> {
+        let (dtype, bytes) = match self.packed.get(name) {
+            Some(packed) => (dtype, Cow::Owned(packed.read_bytes(&self.files, dtype)?)),
+            None => {
+                let (dtype, bytes) = self.find(name, &[num_rows, columns])?;
+                (dtype, Cow::Borrowed(bytes))
+            }
+        };
+        Ok(Box::new(FileRows {
+            bytes,
+            dtype,
+            num_rows,
+            row_len: columns * dtype.size_in_bytes(),
+        }))
+    }
+
+    /// The dtype and the bytes of the stored tensor `name`.
     fn find(&self, name: &str, shape: &[usize]) -> Result<(DType, &[u8])> {
         let Some(StoredTensor { file, info }) = self.tensors.get(name) else {
             return Err(Error::MissingTensor {
@@ -252,14 +422,7 @@ impl WeightFiles {
             });
         };
         let (file_name, buffer) = &self.files[*file];
-        if info.shape != shape {
-            return Err(Error::WrongShape {
-                file: file_name.clone(),
-                tensor: name.to_owned(),
-                expected: shape.to_vec(),
-                actual: info.shape.clone(),
-            });
-        }
+        self.check_shape(name, *file, &info.shape, shape)?;
         let stored_dtype = info.dtype.clone().map_err(|actual| Error::WrongDType {
             file: file_name.clone(),
             tensor: name.to_owned(),
@@ -272,6 +435,48 @@ impl WeightFiles {
             message: "the file became shorter while it was read".to_owned(),
         })?;
         Ok((stored_dtype, bytes))
+    }
+
+    /// The weight `name`, `[rows, columns]`, as the codes it is stored in; `None` where it is not made
+    /// of codes that the CPU multiplies.
+    ///
+    /// # Errors
+    /// Another shape; what is missing where codes are read.
+    pub fn quantized(
+        &self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Option<QuantizedMatrix>> {
+        let Some(packed) = self.packed.get(name) else {
+            return Ok(None);
+        };
+        self.check_shape(name, packed.file, &packed.shape, &[rows, columns])?;
+        packed.quantized(&self.files)
+    }
+
+    /// About how many bytes [`WeightFiles::quantized`] will keep of the weight `name`; `None` where it
+    /// gives none.
+    pub(crate) fn kept_bytes(&self, name: &str) -> Option<u64> {
+        self.packed.get(name)?.kept_bytes()
+    }
+
+    fn check_shape(
+        &self,
+        name: &str,
+        file: usize,
+        actual: &[usize],
+        expected: &[usize],
+    ) -> Result<()> {
+        if actual == expected {
+            return Ok(());
+        }
+        Err(Error::WrongShape {
+            file: self.files[file].0.clone(),
+            tensor: name.to_owned(),
+            expected: expected.to_vec(),
+            actual: actual.to_vec(),
+        })
     }
 
     /// Whether two tensors are there and equal in every bit.
@@ -294,6 +499,11 @@ impl WeightFiles {
         let names: Vec<_> = self.files.iter().map(|(name, _)| name.as_str()).collect();
         names.join(", ")
     }
+}
+
+fn is_gguf(files: &[(String, FileBuffer)]) -> bool {
+    let is_gguf = |buffer: &FileBuffer| vllm_gguf::is_gguf(buffer.as_ref().as_ref());
+    !files.is_empty() && files.iter().all(|(_, buffer)| is_gguf(buffer))
 }
 
 /// The number of bytes of a tensor, unless it is beyond all measure.

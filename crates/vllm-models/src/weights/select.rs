@@ -12,11 +12,14 @@ pub(super) struct Selection {
 }
 
 /// Forms of a checkpoint, best first: name of the index, and how its files end.
-const FORMS: [(&str, &str); 3] = [
+const FORMS: [(&str, &str); 4] = [
     ("model.safetensors.index.json", ".safetensors"),
     ("pytorch_model.bin.index.json", ".bin"),
     ("", ".pt"),
+    ("", GGUF),
 ];
+
+const GGUF: &str = ".gguf";
 
 /// What trainers leave beside the weights.
 const NOT_WEIGHTS: [&str; 5] = [
@@ -35,7 +38,8 @@ pub(super) fn weight_files(
 ) -> Result<Selection> {
     let forms = match format {
         LoadFormat::Safetensors => &FORMS[..1],
-        LoadFormat::Pt => &FORMS[1..],
+        LoadFormat::Pt => &FORMS[1..3],
+        LoadFormat::Gguf => &FORMS[3..],
         LoadFormat::Auto | LoadFormat::Dummy => &FORMS[..],
     };
     for (index, extension) in forms {
@@ -54,6 +58,9 @@ pub(super) fn weight_files(
         }
         if !files.is_empty() {
             files.sort();
+            if *extension == GGUF {
+                files = one_gguf_model(files)?;
+            }
             return Ok(Selection {
                 files,
                 ..Selection::default()
@@ -65,10 +72,64 @@ pub(super) fn weight_files(
         expected: match format {
             LoadFormat::Safetensors => "*.safetensors",
             LoadFormat::Pt => "*.bin or *.pt",
-            LoadFormat::Auto | LoadFormat::Dummy => "*.safetensors, *.bin or *.pt",
+            LoadFormat::Gguf => "*.gguf",
+            LoadFormat::Auto | LoadFormat::Dummy => "*.safetensors, *.bin, *.pt or *.gguf",
         },
         files: names.to_vec(),
     })
+}
+
+/// The names of the GGUF files that [`WeightFiles::open`](crate::WeightFiles::open) would read among
+/// those of a model folder; empty where it would read others.
+///
+/// # Errors
+/// Files of more than one model, or a missing file of a split one.
+pub fn gguf_files(names: &[String]) -> Result<Vec<String>> {
+    let is_form = |name: &String, extension: &str| name.ends_with(extension) && !name.contains('/');
+    let others = FORMS.iter().filter(|(_, extension)| *extension != GGUF);
+    for (_, extension) in others {
+        let is_weights = |name: &&String| !NOT_WEIGHTS.contains(&name.as_str());
+        if names
+            .iter()
+            .filter(is_weights)
+            .any(|name| is_form(name, extension))
+        {
+            return Ok(Vec::new());
+        }
+    }
+    let mut files: Vec<String> = names
+        .iter()
+        .filter(|name| is_form(name, GGUF))
+        .cloned()
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        Ok(files)
+    } else {
+        one_gguf_model(files)
+    }
+}
+
+/// The files of the only model among `files`. Projectors of images lie beside some models.
+fn one_gguf_model(mut files: Vec<String>) -> Result<Vec<String>> {
+    files.retain(|name| !name.starts_with("mmproj"));
+    let Some(first) = files.first() else {
+        return Ok(files);
+    };
+    let model = vllm_gguf::split_names(first).unwrap_or_else(|| vec![first.clone()]);
+    if let Some(other) = files.iter().find(|name| !model.contains(name)) {
+        return Err(Error::File {
+            file: first.clone(),
+            message: format!("lies beside another model, {other}; name the file that is meant"),
+        });
+    }
+    if let Some(missing) = model.iter().find(|name| !files.contains(name)) {
+        return Err(Error::File {
+            file: first.clone(),
+            message: format!("belongs to a split model whose file {missing} is missing; fetch it"),
+        });
+    }
+    Ok(model)
 }
 
 fn read_index(index: &str, json: &[u8], names: &[String]) -> Result<Selection> {

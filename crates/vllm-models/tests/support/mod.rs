@@ -241,11 +241,22 @@ impl Fixture {
         dtype: DType,
         steps: &[Vec<Step>],
         wanted: impl Fn((usize, usize)) -> bool,
-        mut take: impl FnMut(usize, Vec<f32>),
+        take: impl FnMut(usize, Vec<f32>),
     ) {
         let config = self.config();
         let model = load(&self.folder, &config, dtype).unwrap();
         assert_eq!(model.kv_cache_spec(), config.kv_cache_spec(dtype));
+        self.run_model(model.as_ref(), steps, wanted, take);
+    }
+
+    /// Runs the steps on `model`, which need not come from the fixture's own files.
+    pub(crate) fn run_model(
+        &self,
+        model: &dyn Model,
+        steps: &[Vec<Step>],
+        wanted: impl Fn((usize, usize)) -> bool,
+        mut take: impl FnMut(usize, Vec<f32>),
+    ) {
         let mut kv = KvCache::new(model.kv_cache_spec(), 160, BLOCK_SIZE, &Device::Cpu).unwrap();
         // Blocks in no particular order, no two sequences next to each other.
         let blocks_each = self

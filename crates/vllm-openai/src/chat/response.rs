@@ -6,9 +6,9 @@ use vllm_sampling::{CompletionOutput, FinishReason, PositionLogprobs};
 use super::ChatCompletionRequest;
 use crate::context::{ResponseContext, WireStopReason, check_not_failed};
 use crate::error::Result;
-use crate::ids::tool_call_id;
 use crate::logprobs::{ChatLogprobs, PromptLogprobs};
-use crate::tools::{ToolCall, ToolChoice, ToolParser, extract};
+use crate::output::{OutputParsers, extract};
+use crate::tools::{ToolCall, ToolChoice};
 use crate::usage::Usage;
 
 /// What came of the conversation: its tokens and its choices in whole.
@@ -85,7 +85,7 @@ struct WireFunction {
 }
 
 impl ChatCompletionResponse {
-    /// Builds the answer. `parser` is the server's tool parser, if it has one.
+    /// Builds the answer.
     ///
     /// # Errors
     /// 500 when a choice failed inside the engine.
@@ -93,16 +93,18 @@ impl ChatCompletionResponse {
         request: &ChatCompletionRequest,
         context: &ResponseContext,
         result: &ChatResult<'_>,
-        parser: Option<&dyn ToolParser>,
+        parsers: &OutputParsers,
     ) -> Result<Self> {
         let mut choices = Vec::with_capacity(result.outputs.len());
         let mut completion_tokens = 0;
         for output in result.outputs {
             check_not_failed(output)?;
             completion_tokens += output.token_ids.len();
-            choices.push(choice(request, context, result, parser, output));
+            choices.push(choice(request, context, result, parsers, output));
         }
         let mut usage = Usage::new(result.prompt_token_ids.len(), completion_tokens);
+        let token_ids = result.outputs.iter().map(|output| &*output.token_ids);
+        usage = usage.with_reasoning_tokens(parsers.count_reasoning(token_ids));
         if context.prompt_tokens_details {
             usage = usage.with_cached_tokens(result.num_cached_tokens);
         }
@@ -136,15 +138,11 @@ fn choice(
     request: &ChatCompletionRequest,
     context: &ResponseContext,
     result: &ChatResult<'_>,
-    parser: Option<&dyn ToolParser>,
+    parsers: &OutputParsers,
     output: &CompletionOutput,
 ) -> Choice {
-    let extracted = extract(
-        &request.tool_choice,
-        parser,
-        request.parallel_tool_calls,
-        &output.text,
-    );
+    let parallel = request.parallel_tool_calls;
+    let extracted = extract(parsers, &request.tool_choice, parallel, &output.text);
     let finish_reason = output.finish_reason.map(|reason| {
         match reports_tool_calls(&request.tool_choice, &extracted.calls, reason) {
             true => "tool_calls",
@@ -155,7 +153,7 @@ fn choice(
     if let Some(echo) = result.echo_text {
         content = Some(echo.to_owned() + content.as_deref().unwrap_or_default());
     }
-    let hides_tokens = !request.include_reasoning && parser.is_some();
+    let hides_tokens = !request.include_reasoning && parsers.exist();
     Choice {
         index: output.index,
         message: Message {
@@ -168,9 +166,9 @@ fn choice(
             tool_calls: extracted
                 .calls
                 .into_iter()
-                .map(WireToolCall::from)
+                .map(|call| WireToolCall::new(call, parsers.new_call_id()))
                 .collect(),
-            reasoning: None,
+            reasoning: extracted.reasoning.filter(|_| request.include_reasoning),
         },
         logprobs: chat_logprobs(request, context, output).filter(|_| !hides_tokens),
         finish_reason,
@@ -181,14 +179,14 @@ fn choice(
     }
 }
 
-impl From<ToolCall> for WireToolCall {
-    fn from(call: ToolCall) -> Self {
+impl WireToolCall {
+    fn new(call: ToolCall, new_id: fn() -> String) -> Self {
         let function = WireFunction {
             name: call.name,
             arguments: call.arguments,
         };
         Self {
-            id: tool_call_id(),
+            id: new_id(),
             r#type: "function",
             function,
         }

@@ -11,11 +11,12 @@ use super::ChatCompletionRequest;
 use super::response::chat_logprobs;
 use crate::context::{ResponseContext, WireStopReason, check_not_failed};
 use crate::error::Result;
-use crate::ids::tool_call_id;
 use crate::logprobs::ChatLogprobs;
 use crate::options::StreamOptions;
+use crate::output::{DeltaSplitter, OutputDelta, OutputParsers};
+use crate::reasoning::ReasoningCounter;
 use crate::sse;
-use crate::tools::{ActiveParser, ToolChoice, ToolDelta, ToolParser, ToolStream};
+use crate::tools::{ToolChoice, ToolDelta};
 use crate::usage::{StreamUsage, Usage};
 
 /// Assembles the frames of one stream.
@@ -30,15 +31,16 @@ pub struct ChatStream {
     prompt_text: Option<String>,
     echo_text: Option<String>,
     has_parser: bool,
+    new_call_id: fn() -> String,
     roles_sent: bool,
     choices: Vec<ChoiceState>,
     cached_tokens: usize,
-    deltas: Vec<ToolDelta>,
 }
 
 struct ChoiceState {
     tokens: usize,
-    tools: Option<Box<dyn ToolStream>>,
+    splitter: DeltaSplitter,
+    reasoning_counter: Option<ReasoningCounter>,
     sent_calls: bool,
 }
 
@@ -75,8 +77,9 @@ struct ChunkChoice<'a> {
 enum Delta<'a> {
     Role(&'a str),
     Content(Cow<'a, str>),
-    Tools {
+    Parts {
         content: Option<Cow<'a, str>>,
+        reasoning: Option<&'a str>,
         calls: Vec<ToolCallDelta<'a>>,
     },
     Empty,
@@ -109,9 +112,20 @@ impl Serialize for Delta<'_> {
                 map.serialize_entry("content", "")?;
             }
             Delta::Content(text) => map.serialize_entry("content", text)?,
-            Delta::Tools { content, calls } => {
-                map.serialize_entry("content", content)?;
-                map.serialize_entry("tool_calls", calls)?;
+            Delta::Parts {
+                content,
+                reasoning,
+                calls,
+            } => {
+                if content.is_some() || !calls.is_empty() {
+                    map.serialize_entry("content", content)?;
+                }
+                if let Some(reasoning) = reasoning {
+                    map.serialize_entry("reasoning", reasoning)?;
+                }
+                if !calls.is_empty() {
+                    map.serialize_entry("tool_calls", calls)?;
+                }
             }
             Delta::Empty => {}
         }
@@ -120,18 +134,22 @@ impl Serialize for Delta<'_> {
 }
 
 impl ChatStream {
-    /// A stream for `request`. `parser` is the server's tool parser, if it has one.
+    /// A stream for `request`.
     pub fn new(
         request: ChatCompletionRequest,
         context: ResponseContext,
         prompt_token_ids: Arc<[u32]>,
-        parser: Option<&dyn ToolParser>,
+        parsers: &OutputParsers,
     ) -> Self {
         let count = usize::try_from(request.options.n).unwrap_or(1);
         let choices = (0..count).map(|_| ChoiceState {
             tokens: 0,
-            tools: ActiveParser::new(&request.tool_choice, parser)
-                .map(|parser| parser.as_ref().stream()),
+            splitter: DeltaSplitter::new(
+                parsers,
+                &request.tool_choice,
+                request.parallel_tool_calls,
+            ),
+            reasoning_counter: parsers.reasoning_counter(),
             sent_calls: false,
         });
         Self {
@@ -142,10 +160,10 @@ impl ChatStream {
             prompt_token_ids,
             prompt_text: None,
             echo_text: None,
-            has_parser: parser.is_some(),
+            has_parser: parsers.exist(),
+            new_call_id: parsers.new_call_id(),
             roles_sent: false,
             cached_tokens: 0,
-            deltas: Vec::new(),
         }
     }
 
@@ -199,7 +217,12 @@ impl ChatStream {
     /// The token counts so far, for logs and metrics.
     pub fn usage(&self) -> Usage {
         let generated = self.choices.iter().map(|choice| choice.tokens).sum();
-        let usage = Usage::new(self.prompt_token_ids.len(), generated);
+        let counters = self.choices.iter().map(|choice| &choice.reasoning_counter);
+        let reasoning = counters
+            .map(|counter| counter.as_ref().map(ReasoningCounter::tokens))
+            .sum();
+        let usage =
+            Usage::new(self.prompt_token_ids.len(), generated).with_reasoning_tokens(reasoning);
         match self.context.prompt_tokens_details {
             true => usage.with_cached_tokens(self.cached_tokens),
             false => usage,
@@ -259,21 +282,21 @@ impl ChatStream {
         }
         state.tokens += output.token_ids.len();
 
-        let mut deltas = std::mem::take(&mut self.deltas);
-        deltas.clear();
-        if let Some(tools) = &mut state.tools {
-            tools.push(&output.text, is_last, &mut deltas);
-            if !self.request.parallel_tool_calls {
-                deltas.retain(ToolDelta::is_of_first_call);
+        if let Some(counter) = &mut state.reasoning_counter {
+            counter.push(&output.token_ids);
+        }
+        let mut deltas;
+        let delta = if self.has_parser {
+            deltas = state.splitter.push(&output.text, is_last);
+            if !self.request.include_reasoning {
+                deltas.retain(|delta| !matches!(delta, OutputDelta::Reasoning(_)));
             }
             state.sent_calls |= deltas
                 .iter()
-                .any(|delta| matches!(delta, ToolDelta::Call { .. }));
-        }
-        let delta = match (&state.tools, self.has_parser) {
-            (Some(_), _) => tool_delta(&deltas),
-            (None, true) if output.text.is_empty() => Delta::Empty,
-            (None, _) => Delta::Content(Cow::Borrowed(&output.text)),
+                .any(|delta| matches!(delta, OutputDelta::Answer(ToolDelta::Call { .. })));
+            joined(&deltas, self.new_call_id)
+        } else {
+            Delta::Content(Cow::Borrowed(&output.text))
         };
         let (tokens, sent_calls) = (state.tokens, state.sent_calls);
 
@@ -312,7 +335,6 @@ impl ChatStream {
             };
             sse::push_frame(frames, &chunk);
         }
-        self.deltas = deltas;
     }
 
     fn running_usage(&self, tokens: usize) -> Option<StreamUsage> {
@@ -336,18 +358,26 @@ impl ChatStream {
     }
 }
 
-/// One delta from what the tool parser made of a piece: all of it goes into one chunk.
-fn tool_delta(deltas: &[ToolDelta]) -> Delta<'_> {
+/// One delta from what the parsers made of a piece: all of it goes into one chunk.
+fn joined(deltas: &[OutputDelta], new_id: fn() -> String) -> Delta<'_> {
     let mut content: Option<Cow<'_, str>> = None;
+    let mut reasoning: Option<&str> = None;
     let mut calls: Vec<ToolCallDelta<'_>> = Vec::new();
     for delta in deltas {
+        let delta = match delta {
+            OutputDelta::Answer(delta) => delta,
+            OutputDelta::Reasoning(text) => {
+                reasoning = Some(text);
+                continue;
+            }
+        };
         match delta {
             ToolDelta::Content(text) => match &mut content {
                 Some(content) => content.to_mut().push_str(text),
                 None => content = Some(Cow::Borrowed(text)),
             },
             ToolDelta::Call { index, name } => calls.push(ToolCallDelta {
-                id: Some(tool_call_id()),
+                id: Some(new_id()),
                 r#type: Some("function"),
                 index: *index,
                 function: FunctionDelta {
@@ -371,9 +401,12 @@ fn tool_delta(deltas: &[ToolDelta]) -> Delta<'_> {
             },
         }
     }
-    match (content, calls.is_empty()) {
-        (content, false) => Delta::Tools { content, calls },
-        (Some(content), true) => Delta::Content(content),
-        (None, true) => Delta::Empty,
+    if content.is_none() && reasoning.is_none() && calls.is_empty() {
+        return Delta::Empty;
+    }
+    Delta::Parts {
+        content,
+        reasoning,
+        calls,
     }
 }

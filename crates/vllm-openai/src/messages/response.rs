@@ -8,8 +8,9 @@ use crate::chat::{ChatCompletionRequest, ChatResult, reports_tool_calls};
 use crate::context::{ResponseContext, check_not_failed};
 use crate::decode::json::parse;
 use crate::error::{ErrorResponse, Result};
-use crate::ids::tool_call_id;
-use crate::tools::{ToolCall, ToolParser, extract};
+use crate::ids::random_id;
+use crate::output::{OutputParsers, extract};
+use crate::tools::ToolCall;
 use crate::usage::Usage;
 
 /// The answer of `/v1/messages`; serialize it for the body.
@@ -33,6 +34,11 @@ pub struct MessagesResponse {
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum ContentBlock {
+    Thinking {
+        thinking: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signature: Option<String>,
+    },
     Text {
         text: String,
     },
@@ -68,7 +74,7 @@ impl From<&Usage> for MessagesUsage {
 
 impl MessagesResponse {
     /// Builds the answer to the request whose chat form is `request`. Only the first output
-    /// counts. `parser` is the server's tool parser, if it has one.
+    /// counts.
     ///
     /// # Errors
     /// 500 when the output failed inside the engine, or is missing.
@@ -76,25 +82,25 @@ impl MessagesResponse {
         request: &ChatCompletionRequest,
         context: &ResponseContext,
         result: &ChatResult<'_>,
-        parser: Option<&dyn ToolParser>,
+        parsers: &OutputParsers,
     ) -> Result<Self> {
         let output = result.outputs.first().ok_or_else(ErrorResponse::internal)?;
         check_not_failed(output)?;
-        let extracted = extract(
-            &request.tool_choice,
-            parser,
-            request.parallel_tool_calls,
-            &output.text,
-        );
+        let parallel = request.parallel_tool_calls;
+        let extracted = extract(parsers, &request.tool_choice, parallel, &output.text);
         let made_calls = output.finish_reason.is_some_and(|reason| {
             reports_tool_calls(&request.tool_choice, &extracted.calls, reason)
                 || (!extracted.calls.is_empty() && reason == FinishReason::Stop)
         });
         let text = extracted.content.filter(|text| !text.is_empty());
-        let mut content: Vec<ContentBlock> = text
-            .map(|text| ContentBlock::Text { text })
+        let calls = extracted.calls.into_iter();
+        let calls = calls.map(|call| ContentBlock::call(call, parsers.new_call_id()));
+        let reasoning = extracted.reasoning.filter(|_| request.include_reasoning);
+        let mut content: Vec<ContentBlock> = reasoning
+            .map(ContentBlock::thinking)
             .into_iter()
-            .chain(extracted.calls.into_iter().map(ContentBlock::from))
+            .chain(text.map(|text| ContentBlock::Text { text }))
+            .chain(calls)
             .collect();
         if content.is_empty() {
             content.push(ContentBlock::Text {
@@ -125,11 +131,19 @@ impl MessagesResponse {
     }
 }
 
-impl From<ToolCall> for ContentBlock {
-    fn from(call: ToolCall) -> Self {
+impl ContentBlock {
+    /// Finished reasoning, signed as clients of this form expect it.
+    fn thinking(thinking: String) -> Self {
+        Self::Thinking {
+            thinking,
+            signature: Some(random_id()),
+        }
+    }
+
+    fn call(call: ToolCall, new_id: fn() -> String) -> Self {
         let arguments = parse(call.arguments.as_bytes()).map(|arguments| arguments.to_json());
         Self::ToolUse {
-            id: tool_call_id(),
+            id: new_id(),
             name: call.name,
             input: match arguments {
                 Ok(arguments @ Json::Object(_)) => arguments,

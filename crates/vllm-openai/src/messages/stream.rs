@@ -8,9 +8,10 @@ use super::response::{ContentBlock, MessagesUsage, stop_reason};
 use crate::chat::ChatCompletionRequest;
 use crate::context::{ResponseContext, check_not_failed};
 use crate::error::Result;
-use crate::ids::tool_call_id;
+use crate::ids::random_id;
+use crate::output::{DeltaSplitter, OutputDelta, OutputParsers};
 use crate::sse;
-use crate::tools::{DeltaSplitter, ToolDelta, ToolParser};
+use crate::tools::ToolDelta;
 use crate::usage::Usage;
 
 /// Assembles the events of one stream: `message_start`, blocks with their deltas,
@@ -22,6 +23,8 @@ use crate::usage::Usage;
 pub struct MessagesStream {
     context: ResponseContext,
     splitter: DeltaSplitter,
+    include_reasoning: bool,
+    new_call_id: fn() -> String,
     prompt_tokens: usize,
     cached_tokens: usize,
     output_tokens: usize,
@@ -36,6 +39,7 @@ pub struct MessagesStream {
 
 #[derive(Clone, Copy, PartialEq)]
 enum OpenBlock {
+    Thinking,
     Text,
     /// The block of the call with this index.
     Call(usize),
@@ -74,10 +78,16 @@ struct BlockDelta<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 enum Delta<'a> {
-    TextDelta { text: &'a str },
-    InputJsonDelta { partial_json: &'a str },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: String },
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'a str },
 }
 
 #[derive(Serialize)]
@@ -105,17 +115,22 @@ struct MessageStop {
 }
 
 impl MessagesStream {
-    /// A stream for the request whose chat form is `request`. `parser` is the server's tool
-    /// parser, if it has one.
+    /// A stream for the request whose chat form is `request`.
     pub fn new(
         request: &ChatCompletionRequest,
         context: ResponseContext,
         prompt_tokens: usize,
-        parser: Option<&dyn ToolParser>,
+        parsers: &OutputParsers,
     ) -> Self {
         Self {
             context,
-            splitter: DeltaSplitter::new(&request.tool_choice, parser, request.parallel_tool_calls),
+            splitter: DeltaSplitter::new(
+                parsers,
+                &request.tool_choice,
+                request.parallel_tool_calls,
+            ),
+            include_reasoning: request.include_reasoning,
+            new_call_id: parsers.new_call_id(),
             prompt_tokens,
             cached_tokens: 0,
             output_tokens: 0,
@@ -206,17 +221,21 @@ impl MessagesStream {
         sse::push_event(frames, event.r#type, &event);
     }
 
-    fn push_delta(&mut self, delta: ToolDelta, frames: &mut Vec<u8>) {
+    fn push_delta(&mut self, delta: OutputDelta, frames: &mut Vec<u8>) {
+        let delta = match delta {
+            OutputDelta::Answer(delta) => delta,
+            OutputDelta::Reasoning(text) => return self.push_thinking(&text, frames),
+        };
         match &delta {
             ToolDelta::Content(text) => {
                 if self.open != Some(OpenBlock::Text) {
                     self.open_text(frames);
                 }
-                self.push_block_delta(Delta::TextDelta { text }, frames);
+                self.push_block_delta(Delta::Text { text }, frames);
             }
             ToolDelta::Call { index, name } => {
                 let block = ContentBlock::ToolUse {
-                    id: tool_call_id(),
+                    id: (self.new_call_id)(),
                     name: name.clone(),
                     input: Json::Object(Map::new()),
                 };
@@ -225,11 +244,25 @@ impl MessagesStream {
             }
             ToolDelta::Arguments { index, text } => {
                 if self.open == Some(OpenBlock::Call(*index)) {
-                    let delta = Delta::InputJsonDelta { partial_json: text };
+                    let delta = Delta::InputJson { partial_json: text };
                     self.push_block_delta(delta, frames);
                 }
             }
         }
+    }
+
+    fn push_thinking(&mut self, thinking: &str, frames: &mut Vec<u8>) {
+        if !self.include_reasoning {
+            return;
+        }
+        if self.open != Some(OpenBlock::Thinking) {
+            let block = ContentBlock::Thinking {
+                thinking: String::new(),
+                signature: None,
+            };
+            self.open_block(OpenBlock::Thinking, block, frames);
+        }
+        self.push_block_delta(Delta::Thinking { thinking }, frames);
     }
 
     fn open_text(&mut self, frames: &mut Vec<u8>) {
@@ -260,6 +293,10 @@ impl MessagesStream {
     }
 
     fn close_block(&mut self, frames: &mut Vec<u8>) {
+        if self.open == Some(OpenBlock::Thinking) {
+            let signature = random_id();
+            self.push_block_delta(Delta::Signature { signature }, frames);
+        }
         if self.open.take().is_none() {
             return;
         }

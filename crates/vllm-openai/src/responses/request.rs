@@ -113,6 +113,8 @@ pub struct ResponsesRequest {
     pub parallel_tool_calls: bool,
     /// Effort on reasoning, for the template.
     pub reasoning_effort: Option<&'static str>,
+    /// Show the reasoning text.
+    pub include_reasoning: bool,
     /// The output format that `text` asks for.
     pub text_format: Option<ResponseFormat>,
     /// Further variables for the template.
@@ -189,7 +191,6 @@ impl ResponsesRequest {
         // Fields that nothing here acts on are still held to their types.
         fields.nullable("store", boolean);
         fields.nullable("prompt_cache_key", string);
-        fields.with_default("include_reasoning", true, boolean);
 
         let instructions = fields.nullable("instructions", string);
         let input = fields.required("input", decode_input);
@@ -237,6 +238,7 @@ impl ResponsesRequest {
                 .nullable("parallel_tool_calls", boolean)
                 .unwrap_or(true),
             reasoning_effort,
+            include_reasoning: fields.with_default("include_reasoning", true, boolean),
             text_format,
             chat_template_kwargs: fields.nullable("chat_template_kwargs", dict),
             media_io_kwargs: fields.nullable("media_io_kwargs", decode_media_io_kwargs),

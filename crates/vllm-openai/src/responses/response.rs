@@ -8,8 +8,9 @@ use super::ResponsesRequest;
 use super::logprobs::{TokenLogprob, token_logprobs};
 use crate::context::{ResponseContext, check_not_failed};
 use crate::error::Result;
-use crate::ids::{random_id, tool_call_id};
-use crate::tools::{ToolCall, ToolParser, extract};
+use crate::ids::random_id;
+use crate::output::{OutputParsers, extract};
+use crate::tools::ToolCall;
 use crate::usage::Usage;
 
 /// The response in one of its states; serialize it for the body.
@@ -58,8 +59,25 @@ struct IncompleteDetails {
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub(super) enum OutputItem {
+    Reasoning(Reasoning),
     Message(OutputMessage),
     FunctionCall(FunctionCall),
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Reasoning {
+    pub(super) id: String,
+    summary: [(); 0],
+    r#type: &'static str,
+    pub(super) content: Option<[ReasoningText; 1]>,
+    encrypted_content: Option<()>,
+    pub(super) status: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ReasoningText {
+    pub(super) text: String,
+    r#type: &'static str,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -183,8 +201,7 @@ impl ResponseObject {
         }
     }
 
-    /// The response after everything was generated. `parser` is the server's tool parser, if it
-    /// has one.
+    /// The response after everything was generated.
     ///
     /// # Errors
     /// 500 when the output failed inside the engine.
@@ -193,16 +210,17 @@ impl ResponseObject {
         request: &ResponsesRequest,
         context: &ResponseContext,
         result: &ResponsesResult<'_>,
-        parser: Option<&dyn ToolParser>,
+        parsers: &OutputParsers,
     ) -> Result<Self> {
         let output = result.output;
         check_not_failed(output)?;
-        let extracted = extract(
-            &request.tool_choice,
-            parser,
-            request.parallel_tool_calls,
-            &output.text,
-        );
+        let parallel = request.parallel_tool_calls;
+        let extracted = extract(parsers, &request.tool_choice, parallel, &output.text);
+        if let Some(text) = extracted.reasoning.filter(|_| request.include_reasoning) {
+            let mut reasoning = Reasoning::new(None);
+            reasoning.content = Some([ReasoningText::new(text)]);
+            self.output.push(OutputItem::Reasoning(reasoning));
+        }
         if let Some(text) = extracted.content.filter(|text| !text.is_empty()) {
             let mut message = OutputMessage::new("completed");
             let logprobs = output_logprobs(request, context, output);
@@ -211,7 +229,7 @@ impl ResponseObject {
         }
         for call in extracted.calls {
             let ToolCall { name, arguments } = call;
-            let call = FunctionCall::new(name, arguments, "completed");
+            let call = FunctionCall::new(parsers.new_call_id()(), name, arguments, "completed");
             self.output.push(OutputItem::FunctionCall(call));
         }
         if request.enable_response_messages {
@@ -219,7 +237,10 @@ impl ResponseObject {
             self.set_messages(prompt, (&output.text, &output.token_ids));
         }
         let usage = Usage::new(result.prompt_token_ids.len(), output.token_ids.len());
-        let usage = usage.with_cached_tokens(result.num_cached_tokens);
+        let reasoning_tokens = parsers.count_reasoning(std::iter::once(&*output.token_ids));
+        let usage = usage
+            .with_cached_tokens(result.num_cached_tokens)
+            .with_reasoning_tokens(reasoning_tokens);
         self.set_end(output.finish_reason, &usage);
         Ok(self)
     }
@@ -235,6 +256,9 @@ impl ResponseObject {
             reason: "max_output_tokens",
         });
         let cached = usage.prompt_tokens_details.map(|it| it.cached_tokens);
+        let reasoning = usage
+            .completion_tokens_details
+            .map(|it| it.reasoning_tokens);
         self.usage = Some(ResponseUsage {
             input_tokens: usage.prompt_tokens,
             input_tokens_details: InputTokensDetails {
@@ -242,7 +266,10 @@ impl ResponseObject {
                 ..InputTokensDetails::default()
             },
             output_tokens: usage.completion_tokens,
-            output_tokens_details: OutputTokensDetails::default(),
+            output_tokens_details: OutputTokensDetails {
+                reasoning_tokens: reasoning.unwrap_or(0),
+                ..OutputTokensDetails::default()
+            },
             total_tokens: usage.total_tokens,
         });
     }
@@ -256,6 +283,29 @@ impl ResponseObject {
         };
         self.input_messages = Some([raw_message(prompt)]);
         self.output_messages = Some([raw_message(output)]);
+    }
+}
+
+impl Reasoning {
+    /// Reasoning without content.
+    pub(super) fn new(status: Option<&'static str>) -> Self {
+        Self {
+            id: format!("rs_{}", random_id()),
+            summary: [],
+            r#type: "reasoning",
+            content: None,
+            encrypted_content: None,
+            status,
+        }
+    }
+}
+
+impl ReasoningText {
+    pub(super) fn new(text: String) -> Self {
+        Self {
+            text,
+            r#type: "reasoning_text",
+        }
     }
 }
 
@@ -285,10 +335,15 @@ impl OutputText {
 }
 
 impl FunctionCall {
-    pub(super) fn new(name: String, arguments: String, status: &'static str) -> Self {
+    pub(super) fn new(
+        call_id: String,
+        name: String,
+        arguments: String,
+        status: &'static str,
+    ) -> Self {
         Self {
             arguments,
-            call_id: tool_call_id(),
+            call_id,
             name,
             r#type: "function_call",
             id: format!("fc_{}", random_id()),

@@ -8,12 +8,15 @@ use vllm_sampling::{CompletionOutput, FinishReason};
 use super::ResponsesRequest;
 use super::logprobs::{StreamTokenLogprob, TokenLogprob};
 use super::response::{
-    FunctionCall, OutputItem, OutputMessage, OutputText, ResponseObject, output_logprobs,
+    FunctionCall, OutputItem, OutputMessage, OutputText, Reasoning, ReasoningText, ResponseObject,
+    output_logprobs,
 };
 use crate::context::{ResponseContext, check_not_failed};
 use crate::error::Result;
+use crate::output::{DeltaSplitter, OutputDelta, OutputParsers};
+use crate::reasoning::ReasoningCounter;
 use crate::sse;
-use crate::tools::{DeltaSplitter, ToolDelta, ToolParser};
+use crate::tools::ToolDelta;
 use crate::usage::Usage;
 
 /// Assembles the events of one stream: `response.created` and `response.in_progress`, items with
@@ -27,10 +30,12 @@ pub struct ResponsesStream {
     /// The response so far, with the finished items.
     response: ResponseObject,
     splitter: DeltaSplitter,
+    new_call_id: fn() -> String,
     prompt_text: String,
     prompt_token_ids: Arc<[u32]>,
     cached_tokens: usize,
     output_tokens: usize,
+    reasoning_counter: Option<ReasoningCounter>,
     /// The output as text and tokens, for requests that want it back.
     raw: Option<(String, Vec<u32>)>,
     finish_reason: Option<FinishReason>,
@@ -42,6 +47,7 @@ pub struct ResponsesStream {
 }
 
 enum OpenItem {
+    Reasoning(Reasoning, ReasoningText),
     Message(OutputMessage, OutputText),
     /// A call and its index among the calls.
     Call(FunctionCall, usize),
@@ -67,13 +73,20 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     output_index: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    part: Option<&'a OutputText>,
+    part: Option<Part<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     response: Option<&'a ResponseObject>,
     sequence_number: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
     r#type: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Part<'a> {
+    Reasoning(&'a ReasoningText),
+    Text(&'a OutputText),
 }
 
 /// Counts the events that were sent.
@@ -94,17 +107,23 @@ impl Sequence {
 
 impl ResponsesStream {
     /// A stream that goes on from `response`, in which nothing was generated yet. `prompt_text` is
-    /// the rendered prompt; `parser` is the server's tool parser, if it has one.
+    /// the rendered prompt.
     pub fn new(
         request: ResponsesRequest,
         context: ResponseContext,
         response: ResponseObject,
         prompt_text: String,
         prompt_token_ids: Arc<[u32]>,
-        parser: Option<&dyn ToolParser>,
+        parsers: &OutputParsers,
     ) -> Self {
         Self {
-            splitter: DeltaSplitter::new(&request.tool_choice, parser, request.parallel_tool_calls),
+            splitter: DeltaSplitter::new(
+                parsers,
+                &request.tool_choice,
+                request.parallel_tool_calls,
+            ),
+            reasoning_counter: parsers.reasoning_counter(),
+            new_call_id: parsers.new_call_id(),
             raw: request.enable_response_messages.then(Default::default),
             request,
             context,
@@ -135,6 +154,9 @@ impl ResponsesStream {
             check_not_failed(output)?;
             self.begin(frames);
             self.output_tokens += output.token_ids.len();
+            if let Some(counter) = &mut self.reasoning_counter {
+                counter.push(&output.token_ids);
+            }
             if let Some((text, token_ids)) = &mut self.raw {
                 text.push_str(&output.text);
                 token_ids.extend(&output.token_ids);
@@ -167,6 +189,11 @@ impl ResponsesStream {
     pub fn usage(&self) -> Usage {
         Usage::new(self.prompt_token_ids.len(), self.output_tokens)
             .with_cached_tokens(self.cached_tokens)
+            .with_reasoning_tokens(
+                self.reasoning_counter
+                    .as_ref()
+                    .map(ReasoningCounter::tokens),
+            )
     }
 
     fn begin(&mut self, frames: &mut Vec<u8>) {
@@ -184,12 +211,68 @@ impl ResponsesStream {
         self.sequence.send(frames, kind, event);
     }
 
-    fn push_delta(&mut self, delta: ToolDelta, frames: &mut Vec<u8>) {
+    fn push_delta(&mut self, delta: OutputDelta, frames: &mut Vec<u8>) {
         match delta {
-            ToolDelta::Content(text) => self.push_text(&text, frames),
-            ToolDelta::Call { index, name } => self.open_call(index, name, frames),
-            ToolDelta::Arguments { index, text } => self.push_arguments(index, &text, frames),
+            OutputDelta::Reasoning(text) => self.push_reasoning(&text, frames),
+            OutputDelta::Answer(ToolDelta::Content(text)) => self.push_text(&text, frames),
+            OutputDelta::Answer(ToolDelta::Call { index, name }) => {
+                self.open_call(index, name, frames);
+            }
+            OutputDelta::Answer(ToolDelta::Arguments { index, text }) => {
+                self.push_arguments(index, &text, frames);
+            }
         }
+    }
+
+    fn push_reasoning(&mut self, text: &str, frames: &mut Vec<u8>) {
+        // Tokens of reasoning are not reported.
+        self.pending_logprobs.clear();
+        if !self.request.include_reasoning {
+            return;
+        }
+        if !matches!(self.open, Some(OpenItem::Reasoning(..))) {
+            self.close_item(frames);
+            self.open_reasoning(frames);
+        }
+        let Some(OpenItem::Reasoning(item, part)) = &mut self.open else {
+            return;
+        };
+        part.text.push_str(text);
+        let event = Event {
+            content_index: Some(0),
+            delta: Some(text),
+            item_id: Some(&item.id),
+            output_index: Some(self.response.output.len()),
+            ..Event::default()
+        };
+        self.sequence
+            .send(frames, "response.reasoning_text.delta", event);
+    }
+
+    fn open_reasoning(&mut self, frames: &mut Vec<u8>) {
+        let output_index = Some(self.response.output.len());
+        let item = OutputItem::Reasoning(Reasoning::new(Some("in_progress")));
+        let event = Event {
+            item: Some(&item),
+            output_index,
+            ..Event::default()
+        };
+        self.sequence
+            .send(frames, "response.output_item.added", event);
+        let OutputItem::Reasoning(item) = item else {
+            return;
+        };
+        let part = ReasoningText::new(String::new());
+        let event = Event {
+            content_index: Some(0),
+            item_id: Some(&item.id),
+            output_index,
+            part: Some(Part::Reasoning(&part)),
+            ..Event::default()
+        };
+        self.sequence
+            .send(frames, "response.reasoning_part.added", event);
+        self.open = Some(OpenItem::Reasoning(item, part));
     }
 
     fn push_text(&mut self, text: &str, frames: &mut Vec<u8>) {
@@ -239,7 +322,7 @@ impl ResponsesStream {
                 content_index: Some(0),
                 item_id: Some(&message.id),
                 output_index,
-                part: Some(&part),
+                part: Some(Part::Text(&part)),
                 ..Event::default()
             },
         );
@@ -251,7 +334,12 @@ impl ResponsesStream {
 
     fn open_call(&mut self, index: usize, name: String, frames: &mut Vec<u8>) {
         self.close_item(frames);
-        let item = OutputItem::FunctionCall(FunctionCall::new(name, String::new(), "in_progress"));
+        let item = OutputItem::FunctionCall(FunctionCall::new(
+            (self.new_call_id)(),
+            name,
+            String::new(),
+            "in_progress",
+        ));
         self.sequence.send(
             frames,
             "response.output_item.added",
@@ -290,6 +378,9 @@ impl ResponsesStream {
         let output_index = Some(self.response.output.len());
         let item = match self.open.take() {
             None => return,
+            Some(OpenItem::Reasoning(item, part)) => {
+                send_reasoning_done(item, part, output_index, &mut self.sequence, frames)
+            }
             Some(OpenItem::Message(message, part)) => {
                 send_message_done(message, part, output_index, &mut self.sequence, frames)
             }
@@ -312,6 +403,34 @@ impl ResponsesStream {
 
 fn stream_logprobs(logprobs: &[TokenLogprob]) -> Vec<StreamTokenLogprob> {
     logprobs.iter().map(StreamTokenLogprob::from).collect()
+}
+
+fn send_reasoning_done(
+    mut item: Reasoning,
+    part: ReasoningText,
+    output_index: Option<usize>,
+    sequence: &mut Sequence,
+    frames: &mut Vec<u8>,
+) -> OutputItem {
+    let event = Event {
+        content_index: Some(0),
+        item_id: Some(&item.id),
+        output_index,
+        text: Some(&part.text),
+        ..Event::default()
+    };
+    sequence.send(frames, "response.reasoning_text.done", event);
+    let event = Event {
+        content_index: Some(0),
+        item_id: Some(&item.id),
+        output_index,
+        part: Some(Part::Reasoning(&part)),
+        ..Event::default()
+    };
+    sequence.send(frames, "response.reasoning_part.done", event);
+    item.content = Some([part]);
+    item.status = Some("completed");
+    OutputItem::Reasoning(item)
 }
 
 fn send_message_done(
@@ -341,7 +460,7 @@ fn send_message_done(
             content_index: Some(0),
             item_id: Some(&message.id),
             output_index,
-            part: Some(&part),
+            part: Some(Part::Text(&part)),
             ..Event::default()
         },
     );

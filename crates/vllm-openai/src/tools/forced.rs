@@ -4,19 +4,19 @@
 use serde_json::{Value as Json, json};
 use vllm_sampling::StructuredOutputs;
 
-use super::hermes::call_from_json;
+use super::json_calls::call_from_json;
 use super::scanner::CallScanner;
 use super::{CallForm, Extracted, ToolCall, ToolChoice, ToolDelta, ToolParser, ToolStream};
 use crate::decode::Value;
 use crate::decode::json::parse;
+use crate::output::OutputParsers;
 
 /// The constraint that makes the model write the demanded calls in the form that will be read;
-/// `None` when the choice forces nothing. `server` is the server's parser; without `parallel` one
-/// call ends the answer.
+/// `None` when the choice forces nothing. Without `parallel` one call ends the answer.
 pub fn tool_constraint(
     choice: &ToolChoice,
     tools: &[Json],
-    server: Option<&dyn ToolParser>,
+    parsers: &OutputParsers,
     parallel: bool,
 ) -> Option<StructuredOutputs> {
     let functions = tools.iter().filter_map(|tool| tool.get("function"));
@@ -25,7 +25,8 @@ pub fn tool_constraint(
         _ => true,
     };
     let mut wanted = functions.filter(is_wanted);
-    match (choice, server.and_then(ToolParser::call_form)) {
+    let form = parsers.tools.as_deref().and_then(ToolParser::call_form);
+    match (choice, form) {
         (ToolChoice::None | ToolChoice::Auto, _) => None,
         (_, Some(form)) => {
             let is_single = !parallel || matches!(choice, ToolChoice::Named(_));
@@ -273,7 +274,9 @@ impl ToolStream for NamedStream {
 
 #[cfg(test)]
 mod tests {
-    use super::super::HermesParser;
+    use std::sync::Arc;
+
+    use super::super::JsonCallsParser;
     use super::*;
 
     #[test]
@@ -304,18 +307,23 @@ mod tests {
     ]"#;
 
     #[track_caller]
-    fn constraint(choice: &ToolChoice, server: Option<&dyn ToolParser>) -> StructuredOutputs {
+    fn constraint(choice: &ToolChoice, parsers: &OutputParsers) -> StructuredOutputs {
         let tools: Vec<Json> = serde_json::from_str(TOOLS).expect("the tools are JSON");
-        tool_constraint(choice, &tools, server, true).expect("the choice forces something")
+        tool_constraint(choice, &tools, parsers, true).expect("the choice forces something")
     }
 
     #[test]
     fn without_a_form_of_its_own_calls_are_plain_json() {
         let json = |choice: ToolChoice| {
-            let schema = constraint(&choice, None).json.expect("a schema");
+            let schema = constraint(&choice, &OutputParsers::default())
+                .json
+                .expect("a schema");
             serde_json::from_str::<Json>(&schema).expect("schemas are JSON")
         };
-        assert_eq!(tool_constraint(&ToolChoice::Auto, &[], None, true), None);
+        assert_eq!(
+            tool_constraint(&ToolChoice::Auto, &[], &OutputParsers::default(), true),
+            None
+        );
         assert_eq!(
             json(ToolChoice::Named("f".to_owned())),
             json!({"type": "object"})
@@ -329,8 +337,9 @@ mod tests {
 
     #[test]
     fn a_parser_with_a_form_gets_its_form() {
+        let parsers = OutputParsers::of_tools(Arc::new(JsonCallsParser::HERMES));
         let tag = |choice: ToolChoice| {
-            let tag = constraint(&choice, Some(&HermesParser)).structural_tag;
+            let tag = constraint(&choice, &parsers).structural_tag;
             serde_json::from_str::<Json>(&tag.expect("a tag")).expect("tags are JSON")
         };
         let named = tag(ToolChoice::Named("f".to_owned()));

@@ -2,18 +2,29 @@
 
 mod choice;
 mod forced;
-mod hermes;
+mod json_calls;
+mod literal;
+mod named_calls;
+mod pythonic;
 mod scanner;
-mod split;
+mod tagged;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::ids::tool_call_id;
 
 pub use choice::ToolChoice;
 pub(crate) use choice::check_tool_fields;
 pub(crate) use forced::ActiveParser;
 pub use forced::{NamedParser, RequiredParser, tool_constraint};
-pub use hermes::HermesParser;
-pub(crate) use split::{DeltaSplitter, extract};
+pub use json_calls::JsonCallsParser;
+pub use named_calls::NamedCallsParser;
+pub use pythonic::PythonicParser;
+pub use tagged::TaggedParser;
 
 /// One call found in a finished text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +114,16 @@ pub trait ToolParser: Send + Sync {
         None
     }
 
+    /// The parser for requests with these tools, where it depends on them.
+    fn for_tools(&self, _tools: &[Json]) -> Option<Arc<dyn ToolParser>> {
+        None
+    }
+
+    /// Makes identifiers of calls in the form that the model's templates take.
+    fn new_call_id(&self) -> fn() -> String {
+        tool_call_id
+    }
+
     /// Whether special tokens must stay in the text because the marks of calls are special.
     fn needs_special_tokens(&self) -> bool {
         true
@@ -117,12 +138,68 @@ pub trait ToolStream: Send {
 }
 
 /// The names that [`tool_parser`] knows.
-pub const TOOL_PARSER_NAMES: &[&str] = &["hermes"];
+pub const TOOL_PARSER_NAMES: &[&str] = &[
+    "deepseek_v3",
+    "deepseek_v31",
+    "granite",
+    "granite-20b-fc",
+    "granite4",
+    "hermes",
+    "internlm",
+    "jamba",
+    "kimi_k2",
+    "lfm2",
+    "llama3_json",
+    "llama4_json",
+    "llama4_pythonic",
+    "longcat",
+    "mimo",
+    "minimax_m2",
+    "mistral",
+    "olmo3",
+    "phi4_mini_json",
+    "pythonic",
+    "qwen3_coder",
+    "qwen3_xml",
+    "seed_oss",
+];
 
 /// The parser with this name, as given to `--tool-call-parser`.
 pub fn tool_parser(name: &str) -> Option<Arc<dyn ToolParser>> {
-    match name {
-        "hermes" => Some(Arc::new(HermesParser)),
-        _ => None,
+    let parser: Arc<dyn ToolParser> = match name {
+        "hermes" | "granite4" => Arc::new(JsonCallsParser::HERMES),
+        "longcat" => Arc::new(JsonCallsParser::LONGCAT),
+        "llama3_json" | "llama4_json" => Arc::new(JsonCallsParser::LLAMA),
+        "granite" => Arc::new(JsonCallsParser::GRANITE),
+        "granite-20b-fc" => Arc::new(JsonCallsParser::GRANITE_20B),
+        "internlm" => Arc::new(JsonCallsParser::INTERNLM),
+        "jamba" => Arc::new(JsonCallsParser::JAMBA),
+        "phi4_mini_json" => Arc::new(JsonCallsParser::PHI4_MINI),
+        "mistral" => Arc::new(NamedCallsParser::MISTRAL),
+        "deepseek_v3" => Arc::new(NamedCallsParser::DEEPSEEK_V3),
+        "deepseek_v31" => Arc::new(NamedCallsParser::DEEPSEEK_V31),
+        "kimi_k2" => Arc::new(NamedCallsParser::KIMI_K2),
+        "pythonic" => Arc::new(PythonicParser::PLAIN),
+        "llama4_pythonic" => Arc::new(PythonicParser::LLAMA4),
+        "lfm2" => Arc::new(PythonicParser::LFM2),
+        "olmo3" => Arc::new(PythonicParser::OLMO3),
+        "qwen3_coder" | "qwen3_xml" | "mimo" => Arc::new(TaggedParser::qwen3()),
+        "seed_oss" => Arc::new(TaggedParser::seed_oss()),
+        "minimax_m2" => Arc::new(TaggedParser::minimax_m2()),
+        _ => return None,
+    };
+    Some(parser)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_names_are_known() {
+        for name in TOOL_PARSER_NAMES {
+            assert!(tool_parser(name).is_some(), "{name}");
+        }
+        assert!(tool_parser("frog").is_none());
     }
 }

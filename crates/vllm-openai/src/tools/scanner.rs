@@ -179,3 +179,41 @@ impl CallScanner {
         }
     }
 }
+
+/// Finds the end of a JSON object as it is being written.
+#[derive(Debug, Default)]
+pub(super) struct ObjectScanner {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    done: bool,
+}
+
+impl ObjectScanner {
+    /// Takes text until the object ends; returns how many bytes were used.
+    pub(super) fn push(&mut self, text: &str) -> usize {
+        for (position, byte) in text.bytes().enumerate() {
+            if self.done {
+                return position;
+            }
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                _ if self.in_string => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.done = self.depth == 0;
+                }
+                _ => {}
+            }
+        }
+        text.len()
+    }
+
+    /// Whether the object is complete.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+}

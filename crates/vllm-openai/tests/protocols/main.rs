@@ -2,6 +2,7 @@
 //! conversions and streams.
 
 mod messages;
+mod reasoning;
 mod responses;
 mod responses_requests;
 

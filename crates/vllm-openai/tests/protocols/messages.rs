@@ -1,10 +1,13 @@
 //! `/v1/messages` and `/v1/messages/count_tokens`.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use vllm_openai::tools::{HermesParser, ToolChoice, tool_parser};
+use vllm_openai::tools::{JsonCallsParser, ToolChoice, tool_parser};
 use vllm_openai::{
     ChatCompletionRequest, ChatResult, CountTokensResponse, ErrorResponse, MessagesRequest,
-    MessagesResponse, MessagesStream, ResponseContext, SamplingDefaults, push_messages_error,
+    MessagesResponse, MessagesStream, OutputParsers, ResponseContext, SamplingDefaults,
+    push_messages_error,
 };
 use vllm_sampling::{CompletionOutput, FinishReason, StopReason};
 
@@ -47,7 +50,12 @@ fn answer(
 ) -> String {
     let parser = tool_parser("hermes").expect("hermes is known");
     let outputs = [output];
-    let built = MessagesResponse::new(request, context, &result_of(&outputs), Some(&*parser));
+    let built = MessagesResponse::new(
+        request,
+        context,
+        &result_of(&outputs),
+        &OutputParsers::of_tools(parser),
+    );
     let built = built.expect("no output failed");
     assert_eq!(built.usage().prompt_tokens, PROMPT.len());
     serde_json::to_string(&built).expect("answers serialize")
@@ -59,7 +67,12 @@ fn stream(
     outputs: &[CompletionOutput],
 ) -> Vec<(String, Value)> {
     let parser = tool_parser("hermes").expect("hermes is known");
-    let mut stream = MessagesStream::new(request, context, PROMPT.len(), Some(&*parser));
+    let mut stream = MessagesStream::new(
+        request,
+        context,
+        PROMPT.len(),
+        &OutputParsers::of_tools(parser),
+    );
     let mut frames = Vec::new();
     stream.set_cached_tokens(4);
     stream.push(outputs, &mut frames).expect("no output failed");
@@ -84,7 +97,12 @@ fn recorded_answers_are_repeated() {
             prompt_token_ids: &vec![3; prompt_tokens.expect("a count") as usize],
             ..result_of(std::slice::from_ref(&output))
         };
-        let built = MessagesResponse::new(&request, &context(id, 0), &result, None);
+        let built = MessagesResponse::new(
+            &request,
+            &context(id, 0),
+            &result,
+            &OutputParsers::default(),
+        );
         let built = serde_json::to_string(&built.expect("no output failed"));
         let built = built.expect("answers serialize");
         assert_eq!(built, case["json"].to_string(), "{name}");
@@ -215,7 +233,12 @@ fn options_become_those_of_chat() {
     assert_eq!(request.reasoning_effort, Some("high"));
     assert!(request.options.stream && !request.logprobs);
     let params = request
-        .sampling_params(9, &SamplingDefaults::default(), 2048, Some(&HermesParser))
+        .sampling_params(
+            9,
+            &SamplingDefaults::default(),
+            2048,
+            &OutputParsers::of_tools(Arc::new(JsonCallsParser::HERMES)),
+        )
         .expect("the request is valid");
     assert_eq!(
         (params.temperature, params.top_p, params.top_k),

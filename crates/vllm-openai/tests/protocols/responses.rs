@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use vllm_openai::tools::{HermesParser, tool_parser};
+use vllm_openai::tools::{JsonCallsParser, tool_parser};
 use vllm_openai::{
-    ErrorResponse, LengthLimits, ResponseObject, ResponsesRequest, ResponsesResult,
+    ErrorResponse, LengthLimits, OutputParsers, ResponseObject, ResponsesRequest, ResponsesResult,
     ResponsesStream, SamplingDefaults, check_model, effective_max_tokens,
 };
 use vllm_sampling::{CompletionOutput, DecodedLogprob, FinishReason, SamplingParams};
@@ -33,7 +33,12 @@ pub(crate) fn params(request: &ResponsesRequest) -> Result<SamplingParams, Error
         top_p: Some(0.9),
         ..SamplingDefaults::default()
     };
-    request.sampling_params(max_tokens, &defaults, 2048, Some(&HermesParser))
+    request.sampling_params(
+        max_tokens,
+        &defaults,
+        2048,
+        &OutputParsers::of_tools(Arc::new(JsonCallsParser::HERMES)),
+    )
 }
 
 fn initial(request: &ResponsesRequest) -> ResponseObject {
@@ -49,7 +54,12 @@ fn complete(request: &ResponsesRequest, output: &CompletionOutput) -> Value {
         output,
         num_cached_tokens: 2,
     };
-    let built = initial(request).complete(request, &context("", 7), &result, Some(&*parser));
+    let built = initial(request).complete(
+        request,
+        &context("", 7),
+        &result,
+        &OutputParsers::of_tools(parser),
+    );
     serde_json::to_value(built.expect("no output failed")).expect("responses serialize")
 }
 
@@ -61,7 +71,7 @@ fn stream(request: &ResponsesRequest, outputs: &[CompletionOutput]) -> Vec<(Stri
         initial(request),
         "the prompt".to_owned(),
         Arc::from(PROMPT),
-        Some(&*parser),
+        &OutputParsers::of_tools(parser),
     );
     stream.set_cached_tokens(2);
     let mut frames = Vec::new();
@@ -79,7 +89,12 @@ fn recorded_request(case: &Value, head: &Value) -> (ResponsesRequest, ResponseOb
     let mut request = ResponsesRequest::from_body(&body_of(case)).expect("recorded requests");
     request.options.request_id = head["id"].as_str().expect("an id").to_owned();
     let params = request
-        .sampling_params(24, &SamplingDefaults::default(), 2048, Some(&HermesParser))
+        .sampling_params(
+            24,
+            &SamplingDefaults::default(),
+            2048,
+            &OutputParsers::of_tools(Arc::new(JsonCallsParser::HERMES)),
+        )
         .expect("recorded requests");
     let created = head["created_at"].as_u64().expect("a time");
     let response = ResponseObject::new(&request, &context("", created), &params);
@@ -104,7 +119,12 @@ fn recorded_answers_are_repeated() {
             num_cached_tokens: 0,
         };
         let built = response
-            .complete(&request, &context("", 0), &result, None)
+            .complete(
+                &request,
+                &context("", 0),
+                &result,
+                &OutputParsers::default(),
+            )
             .expect("no output failed");
         let built = serde_json::to_value(&built).expect("responses serialize");
         assert_eq!(without_ids(&built), without_ids(answer), "{name}");
@@ -132,7 +152,7 @@ fn the_recorded_stream_is_repeated() {
         response,
         String::new(),
         Arc::from(PROMPT),
-        None,
+        &OutputParsers::default(),
     );
     let mut frames = Vec::new();
     let texts = [
@@ -311,7 +331,14 @@ fn a_failed_output_ends_the_stream_without_an_event() {
     let response = initial(&request);
     let ids = Arc::from(PROMPT);
     let context = context("", 7);
-    let mut stream = ResponsesStream::new(request, context, response, String::new(), ids, None);
+    let mut stream = ResponsesStream::new(
+        request,
+        context,
+        response,
+        String::new(),
+        ids,
+        &OutputParsers::default(),
+    );
     let mut frames = Vec::new();
     let failed = output("", 0, Some(FinishReason::Error));
     let outcome = stream.push(&[failed], &mut frames);

@@ -290,9 +290,8 @@ fn histograms(page: &mut Exposition, statistics: &Statistics, labels: &Labels<'_
 }
 
 /// Labels of `vllm:cache_config_info` that never change here, so that dashboards find them.
-const FIXED_CACHE_CONFIG: [(&str, &str); 30] = [
+const FIXED_CACHE_CONFIG: [(&str, &str); 29] = [
     ("_block_size_resolved", "True"),
-    ("cache_dtype", "auto"),
     ("cache_hit_alignment_tokens", "None"),
     ("enable_mamba_shared_prefix_checkpoint", "False"),
     ("gpu_memory_utilization", "None"),
@@ -338,6 +337,7 @@ fn cache_config(page: &mut Exposition, info: &ModelInfo) {
     labels.extend([
         ("engine", "0"),
         ("block_size", block_size.as_str()),
+        ("cache_dtype", info.kv_cache_dtype.as_str()),
         ("effective_attention_block_size", block_size.as_str()),
         (
             "enable_prefix_caching",

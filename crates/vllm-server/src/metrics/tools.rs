@@ -110,6 +110,10 @@ impl ToolParser for CountedParser {
         self.parser.call_form()
     }
 
+    fn new_call_id(&self) -> fn() -> String {
+        self.parser.new_call_id()
+    }
+
     fn needs_special_tokens(&self) -> bool {
         self.parser.needs_special_tokens()
     }

@@ -8,8 +8,8 @@ use http::StatusCode;
 use vllm_engine::{CompletionOutput, GenerationRequest, RequestOutput};
 use vllm_openai::decode::{Dict, Fields, SchemaError, Scope, Value, list_of};
 use vllm_openai::{
-    ChatCompletionRequest, ChatCompletionResponse, ChatResult, ErrorResponse, ResponseContext,
-    Result, parse_body,
+    ChatCompletionRequest, ChatCompletionResponse, ChatResult, ErrorResponse, OutputParsers,
+    ResponseContext, Result, parse_body,
 };
 
 use super::chat;
@@ -39,7 +39,8 @@ async fn answer(state: &Shared, request: Request) -> Result<Response> {
         outputs: &choices,
         num_cached_tokens,
     };
-    let answer = ChatCompletionResponse::new(&batch.request, &batch.context, &result, None)?;
+    let answer =
+        ChatCompletionResponse::new(&batch.request, &batch.context, &result, &batch.parsers)?;
     Ok(reply::json(StatusCode::OK, &answer))
 }
 
@@ -47,6 +48,7 @@ struct Batch {
     /// The request of the first conversation, which stands for all: they differ in messages only.
     request: ChatCompletionRequest,
     context: ResponseContext,
+    parsers: OutputParsers,
     /// The prompts one after the other, for the token counts.
     prompt_token_ids: Vec<u32>,
     /// Per conversation, what the answer repeats of it.
@@ -69,6 +71,7 @@ fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Ba
         let batch = batch.get_or_insert_with(|| Batch {
             request: job.request,
             context: job.context,
+            parsers: job.parsers,
             prompt_token_ids: Vec::new(),
             echoes: Vec::new(),
             engine_requests: Vec::new(),

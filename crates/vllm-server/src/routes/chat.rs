@@ -7,11 +7,12 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use vllm_engine::{GenerationRequest, RequestOutput};
-use vllm_openai::tools::{ToolChoice, ToolParser};
+use vllm_openai::tools::ToolChoice;
 use vllm_openai::{
-    ChatCompletionRequest, ChatCompletionResponse, ChatResult, ChatStream, ResponseContext, Result,
-    check_requested_tokens, effective_max_tokens, parse_body,
+    ChatCompletionRequest, ChatCompletionResponse, ChatResult, ChatStream, OutputParsers,
+    ResponseContext, Result, check_requested_tokens, effective_max_tokens, parse_body,
 };
+use vllm_renderer::{Conversation, Rendered, Truncation};
 
 use super::common::{self, WithHeaders};
 use super::load_report::LoadReport;
@@ -19,7 +20,6 @@ use crate::clock::unix_seconds;
 use crate::generation::Generation;
 use crate::metrics::RequestType;
 use crate::offload;
-use crate::prompts::{Conversation, Rendered, Truncation};
 use crate::reply;
 use crate::sse::{self, Frames};
 use crate::state::{AppState, Shared};
@@ -49,12 +49,12 @@ pub(super) async fn serve(state: &Shared, job: Job) -> Result<Response> {
         request,
         context,
         prompt,
+        parsers,
         engine_request,
     } = job;
-    let parser = state.tool_parser(RequestType::ChatCompletions);
     let generation = Generation::start(state, &context.id, vec![engine_request]);
     if request.options.stream {
-        let stream = ChatStream::new(request, context, prompt.token_ids, parser.as_deref())
+        let stream = ChatStream::new(request, context, prompt.token_ids, &parsers)
             .with_prompt_text(prompt.text)
             .with_echo_text(prompt.echo_text);
         let frames = ChatFrames {
@@ -66,7 +66,7 @@ pub(super) async fn serve(state: &Shared, job: Job) -> Result<Response> {
     let output = common::collect_one(state, generation).await?;
     let heavy = request.logprobs || request.prompt_logprobs().is_some() || request.tools.is_some();
     offload::run(state, heavy, move || {
-        respond(&request, &context, &prompt, &output, parser.as_deref())
+        respond(&request, &context, &prompt, &output, &parsers)
     })
     .await
 }
@@ -76,6 +76,7 @@ pub(super) struct Job {
     pub(super) request: ChatCompletionRequest,
     pub(super) context: ResponseContext,
     pub(super) prompt: ChatPrompt,
+    pub(super) parsers: OutputParsers,
     pub(super) engine_request: GenerationRequest,
 }
 
@@ -100,6 +101,7 @@ impl Job {
         common::check_model(state, request.options.model.as_deref())?;
         request.check_supported(state.request_policy())?;
         request.options.apply_headers(headers);
+        common::check_data_parallel_rank(headers)?;
 
         let limits = state.length_limits();
         let (requested, field) = request.requested_tokens();
@@ -108,13 +110,20 @@ impl Job {
 
         let rendered = render(state, &request)?;
         let add_special_tokens = request.options.add_special_tokens;
-        let token_ids = state.encode(&rendered.text, add_special_tokens, truncation)?;
+        let token_ids = state
+            .renderer()
+            .encode(&rendered.text, add_special_tokens, truncation)?;
+        let tools = request.tools.as_deref().unwrap_or_default();
+        let text = &rendered.text;
+        let parsers = state.output_parsers(RequestType::ChatCompletions, text, tools, || {
+            request.template_kwargs(&state.api.default_chat_template_kwargs)
+        });
         let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
         let params = request.sampling_params(
             max_tokens,
             &state.sampling_defaults(),
             state.engine.info().vocab_size,
-            state.tool_parser.as_deref(),
+            &parsers,
         )?;
 
         let id = format!("chatcmpl-{}", request.options.request_id);
@@ -135,6 +144,7 @@ impl Job {
             request,
             context,
             prompt,
+            parsers,
             engine_request,
         })
     }
@@ -147,7 +157,7 @@ impl Job {
 pub(super) fn render(state: &AppState, request: &ChatCompletionRequest) -> Result<Rendered> {
     let hides_tools =
         state.api.exclude_tools_when_tool_choice_none && request.tool_choice == ToolChoice::None;
-    state.render(&Conversation {
+    state.renderer().render(&Conversation {
         messages: &request.messages,
         tools: request.tools.as_deref().filter(|_| !hides_tools),
         documents: request.documents.as_deref(),
@@ -163,7 +173,7 @@ fn respond(
     context: &ResponseContext,
     prompt: &ChatPrompt,
     output: &RequestOutput,
-    parser: Option<&dyn ToolParser>,
+    parsers: &OutputParsers,
 ) -> Result<Response> {
     let result = ChatResult {
         prompt_text: Some(&prompt.text),
@@ -173,7 +183,7 @@ fn respond(
         outputs: &output.outputs,
         num_cached_tokens: output.num_cached_tokens,
     };
-    let answer = ChatCompletionResponse::new(request, context, &result, parser)?;
+    let answer = ChatCompletionResponse::new(request, context, &result, parsers)?;
     Ok(reply::json(StatusCode::OK, &answer))
 }
 

@@ -14,6 +14,7 @@ use crate::generation::{Generation, to_response};
 use crate::offload::{self, HEAVY_BODY_BYTES};
 use crate::state::{AppState, Shared};
 
+const DATA_PARALLEL_RANK: http::HeaderName = http::HeaderName::from_static("x-data-parallel-rank");
 const PRIORITY: http::HeaderName = http::HeaderName::from_static("x-vllm-priority");
 
 /// Reads a request in whole, then has `work` check it: on a worker thread if the body is large.
@@ -80,6 +81,18 @@ impl WithHeaders for GenerationOptions {
     fn apply_priority(&mut self, headers: &HeaderMap) {
         if let Some(Ok(priority)) = header_text(headers, PRIORITY).map(str::parse) {
             self.priority = priority;
+        }
+    }
+}
+
+/// Refuses an engine that is not there: this server has only the one of rank 0.
+pub(super) fn check_data_parallel_rank(headers: &HeaderMap) -> Result<()> {
+    let rank = header_text(headers, DATA_PARALLEL_RANK).and_then(|rank| rank.trim().parse().ok());
+    match rank.unwrap_or(0) {
+        0_i64 => Ok(()),
+        rank => {
+            let message = format!("data_parallel_rank {rank} is out of range [0, 1).");
+            Err(ErrorResponse::bad_request(&message))
         }
     }
 }

@@ -7,17 +7,17 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use vllm_engine::{GenerationRequest, PositionLogprobs, RequestOutput};
 use vllm_openai::{
-    CompletionRequest, CompletionResponse, CompletionStream, ErrorResponse, Prompt, PromptResult,
-    ResponseContext, Result, StreamPrompt, check_prompt_length, check_requested_tokens,
-    effective_max_tokens, parse_body,
+    CompletionRequest, CompletionResponse, CompletionStream, ErrorResponse, PromptResult,
+    ResponseContext, Result, StreamPrompt, check_requested_tokens, effective_max_tokens,
+    parse_body,
 };
+use vllm_renderer::Truncation;
 
 use super::common::{self, WithHeaders};
 use super::load_report::LoadReport;
 use crate::clock::unix_seconds;
 use crate::generation::Generation;
 use crate::offload;
-use crate::prompts::Truncation;
 use crate::reply;
 use crate::sse::{self, Frames};
 use crate::state::{AppState, Shared};
@@ -79,6 +79,7 @@ impl Job {
         common::check_model(state, request.options.model.as_deref())?;
         request.check_supported()?;
         request.options.apply_headers(headers);
+        common::check_data_parallel_rank(headers)?;
 
         let limits = state.length_limits();
         let requested = Some(request.max_tokens);
@@ -88,26 +89,17 @@ impl Job {
         let context = common::context(state, id, unix_seconds());
         let defaults = state.sampling_defaults();
         let vocab_size = state.engine.info().vocab_size;
+        let renderer = state.renderer();
+        let as_ids = common::shows_tokens_as_ids(state, &request.options);
 
         let mut prompts = Vec::with_capacity(request.prompts.len());
         let mut engine_requests = Vec::with_capacity(request.prompts.len());
         for (index, prompt) in std::mem::take(&mut request.prompts).into_iter().enumerate() {
-            let (text, token_ids) = match prompt {
-                Prompt::Text(text) => {
-                    let add_special_tokens = request.options.add_special_tokens;
-                    let token_ids = state.encode(&text, add_special_tokens, truncation)?;
-                    (Some(text), token_ids)
-                }
-                Prompt::TokenIds(token_ids) => {
-                    let token_ids = truncation.apply(token_ids);
-                    check_prompt_length(token_ids.len(), limits.max_model_len)?;
-                    (None, token_ids)
-                }
-            };
+            let (text, token_ids) = renderer.encode_prompt(prompt, &request.options, truncation)?;
             let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
             let params = request.sampling_params(max_tokens, &defaults, vocab_size)?;
             let request_id = format!("{}-{index}", context.id);
-            prompts.push(echoed_prompt(state, &request, text.as_deref(), &token_ids)?);
+            prompts.push(renderer.echoed_prompt(&request, text.as_deref(), &token_ids, as_ids)?);
             engine_requests.push(GenerationRequest {
                 prompt: text,
                 priority: request.options.priority,
@@ -123,39 +115,6 @@ impl Job {
             engine_requests,
         })
     }
-}
-
-/// What of a prompt may be needed for the answer. A prompt of token ids is turned into text only
-/// to be echoed.
-fn echoed_prompt(
-    state: &AppState,
-    request: &CompletionRequest,
-    text: Option<&str>,
-    token_ids: &[u32],
-) -> Result<StreamPrompt> {
-    let decode = |ids: &[u32]| {
-        let decoded = state.engine.tokenizer().decode(ids, false);
-        decoded.map_err(|error| ErrorResponse::bad_request(&error.to_string()))
-    };
-    let text = match (request.echo, text) {
-        (false, _) => None,
-        (true, Some(text)) => Some(text.to_owned()),
-        (true, None) => Some(decode(token_ids)?),
-    };
-    let first_token = match token_ids.first() {
-        Some(id) if request.echo && request.logprobs.is_some() => {
-            match common::shows_tokens_as_ids(state, &request.options) {
-                true => format!("token_id:{id}"),
-                false => decode(&[*id])?,
-            }
-        }
-        _ => String::new(),
-    };
-    Ok(StreamPrompt {
-        text,
-        token_ids: token_ids.into(),
-        first_token,
-    })
 }
 
 fn respond(

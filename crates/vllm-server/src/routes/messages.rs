@@ -15,7 +15,6 @@ use super::chat::{self, Job};
 use super::common;
 use crate::body::Received;
 use crate::generation::Generation;
-use crate::metrics::RequestType;
 use crate::offload;
 use crate::reply;
 use crate::sse::{self, Frames};
@@ -63,14 +62,14 @@ async fn answer(state: &Shared, request: Request) -> Result<Response, Refusal> {
         request,
         context,
         prompt,
+        parsers,
         engine_request,
     } = prepared.map_err(Refusal::Schema)??;
-    let parser = state.tool_parser(RequestType::ChatCompletions);
     let generation = Generation::start(state, &context.id, vec![engine_request]);
     if request.options.stream {
         let num_prompt_tokens = prompt.token_ids.len();
         let frames = MessagesFrames {
-            stream: MessagesStream::new(&request, context, num_prompt_tokens, parser.as_deref()),
+            stream: MessagesStream::new(&request, context, num_prompt_tokens, &parsers),
             begun: false,
         };
         return Ok(sse::answer(state, generation, frames)?);
@@ -86,7 +85,7 @@ async fn answer(state: &Shared, request: Request) -> Result<Response, Refusal> {
             outputs: &output.outputs,
             num_cached_tokens: output.num_cached_tokens,
         };
-        MessagesResponse::new(&request, &context, &result, parser.as_deref())
+        MessagesResponse::new(&request, &context, &result, &parsers)
     })
     .await?;
     Ok(reply::json(StatusCode::OK, &answer))

@@ -8,9 +8,11 @@ use axum::response::Response;
 use http::StatusCode;
 use vllm_engine::{GenerationRequest, RequestOutput};
 use vllm_openai::{
-    ErrorResponse, ResponseContext, ResponseObject, ResponsesRequest, ResponsesResult,
-    ResponsesStream, Result, check_requested_tokens, effective_max_tokens, parse_body,
+    ErrorResponse, OutputParsers, ResponseContext, ResponseObject, ResponsesRequest,
+    ResponsesResult, ResponsesStream, Result, check_requested_tokens, effective_max_tokens,
+    parse_body,
 };
+use vllm_renderer::{Conversation, Truncation};
 
 use super::common::{self, WithHeaders};
 use crate::body::Received;
@@ -18,7 +20,6 @@ use crate::clock::unix_seconds;
 use crate::generation::Generation;
 use crate::metrics::RequestType;
 use crate::offload;
-use crate::prompts::{Conversation, Truncation};
 use crate::reply;
 use crate::sse::{self, Frames};
 use crate::state::{AppState, Shared};
@@ -42,9 +43,9 @@ async fn answer(state: &Shared, request: Request) -> Result<Response> {
         response,
         prompt_text,
         prompt_token_ids,
+        parsers,
         engine_request,
     } = common::prepare(state, request, prepare).await??;
-    let parser = state.tool_parser(RequestType::Responses);
     let generation = Generation::start(state, &context.id, vec![engine_request]);
     if request.options.stream {
         let stream = ResponsesStream::new(
@@ -53,7 +54,7 @@ async fn answer(state: &Shared, request: Request) -> Result<Response> {
             response,
             prompt_text,
             prompt_token_ids,
-            parser.as_deref(),
+            &parsers,
         );
         let frames = ResponsesFrames {
             stream,
@@ -70,7 +71,7 @@ async fn answer(state: &Shared, request: Request) -> Result<Response> {
             output: output.outputs.first().ok_or_else(ErrorResponse::internal)?,
             num_cached_tokens: output.num_cached_tokens,
         };
-        response.complete(&request, &context, &result, parser.as_deref())
+        response.complete(&request, &context, &result, &parsers)
     })
     .await?;
     Ok(reply::json(StatusCode::OK, &answer))
@@ -84,6 +85,7 @@ struct Job {
     response: ResponseObject,
     prompt_text: String,
     prompt_token_ids: Arc<[u32]>,
+    parsers: OutputParsers,
     engine_request: GenerationRequest,
 }
 
@@ -94,13 +96,14 @@ fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Jo
     common::check_model(state, request.options.model.as_deref())?;
     request.check_supported(state.request_policy())?;
     request.options.apply_priority(&received.headers);
+    common::check_data_parallel_rank(&received.headers)?;
 
     let limits = state.length_limits();
     let requested = request.max_output_tokens;
     check_requested_tokens(requested, "max_output_tokens", limits.max_model_len)?;
     let truncation = Truncation::of(&request.options, requested, limits.max_model_len)?;
     let tools = (!request.functions.is_empty()).then_some(request.functions.as_slice());
-    let rendered = state.render(&Conversation {
+    let rendered = state.renderer().render(&Conversation {
         messages: &request.messages,
         tools,
         documents: None,
@@ -110,14 +113,21 @@ fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Jo
         kwargs: request.template_kwargs(&state.api.default_chat_template_kwargs),
     })?;
     let add_special_tokens = request.options.add_special_tokens;
-    let token_ids = state.encode(&rendered.text, add_special_tokens, truncation)?;
+    let token_ids = state
+        .renderer()
+        .encode(&rendered.text, add_special_tokens, truncation)?;
     ResponsesRequest::check_room(token_ids.len(), limits.max_model_len)?;
+    let text = &rendered.text;
+    let functions = &request.functions;
+    let parsers = state.output_parsers(RequestType::Responses, text, functions, || {
+        request.template_kwargs(&state.api.default_chat_template_kwargs)
+    });
     let max_tokens = effective_max_tokens(requested, token_ids.len(), limits);
     let params = request.sampling_params(
         max_tokens,
         &state.sampling_defaults(),
         state.engine.info().vocab_size,
-        state.tool_parser.as_deref(),
+        &parsers,
     )?;
 
     let id = request.options.request_id.clone();
@@ -137,6 +147,7 @@ fn prepare(state: &AppState, received: &Received, arrival: Instant) -> Result<Jo
         response,
         prompt_text: rendered.text,
         prompt_token_ids,
+        parsers,
         engine_request,
     })
 }

@@ -9,11 +9,11 @@ use vllm_openai::{
     DetokenizeRequest, DetokenizeResponse, ErrorResponse, Result, TokenizeInput, TokenizeRequest,
     TokenizeResponse, parse_body,
 };
+use vllm_renderer::Conversation;
 
 use super::common;
 use crate::body::Received;
 use crate::offload::{self, HEAVY_BODY_BYTES};
-use crate::prompts::Conversation;
 use crate::reply;
 use crate::state::{AppState, Shared};
 
@@ -51,7 +51,7 @@ fn encode(state: &AppState, received: &Received) -> Result<Response> {
     let text = match &request.input {
         TokenizeInput::Prompt(text) => text,
         TokenizeInput::Chat(chat) => {
-            rendered = state.render(&Conversation {
+            rendered = state.renderer().render(&Conversation {
                 messages: &chat.messages,
                 tools: chat.tools.as_deref(),
                 documents: None,

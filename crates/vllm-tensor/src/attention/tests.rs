@@ -7,7 +7,13 @@ use crate::{BatchSequence, Isa, KvCache, KvCacheDType, KvCacheSpec, Rotary};
 
 const NUM_BLOCKS: usize = 40;
 
-const DTYPES: [KvCacheDType; 3] = [KvCacheDType::F32, KvCacheDType::F16, KvCacheDType::BF16];
+const DTYPES: [KvCacheDType; 5] = [
+    KvCacheDType::F32,
+    KvCacheDType::F16,
+    KvCacheDType::BF16,
+    KvCacheDType::Fp8,
+    KvCacheDType::Int8,
+];
 
 /// Heads of queries, heads of keys, and their width.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +56,9 @@ fn attend(
 
 /// How far results may be from those of the plain body, which multiplies in float32.
 fn tolerance(isa: Isa, dtype: KvCacheDType) -> f32 {
-    let rounds_rows = matches!(isa, Isa::Avx512Bf16 | Isa::Amx) && dtype == KvCacheDType::BF16;
+    use KvCacheDType::{BF16, Fp8, Int8};
+    let rounds_rows = matches!(isa, Isa::Avx512Bf16 | Isa::Amx);
+    let rounds_rows = rounds_rows && matches!(dtype, BF16 | Fp8 | Int8);
     if rounds_rows { 1e-2 } else { 1e-5 }
 }
 
@@ -283,7 +291,7 @@ fn what_lies_in_slots_not_written_does_not_matter() {
 
 #[test]
 fn writes_land_in_their_slots_and_nowhere_else() {
-    for dtype in DTYPES {
+    for dtype in [KvCacheDType::F32, KvCacheDType::F16, KvCacheDType::BF16] {
         for block_size in [16, 5] {
             let heads = Heads(3, 3, 9);
             let (mut cache, metadata) =
@@ -309,6 +317,27 @@ fn writes_land_in_their_slots_and_nowhere_else() {
                 bits(&expected_values),
                 "{dtype:?}"
             );
+        }
+    }
+}
+
+#[test]
+fn narrow_caches_keep_what_they_can() {
+    let heads = Heads(2, 2, 40);
+    let shape = [27, 2, 40];
+    let (keys, values) = (random_tensor(27, &shape), random_tensor(28, &shape));
+    for (dtype, tolerance) in [
+        (KvCacheDType::Fp8, 1.0 / 32.0),
+        (KvCacheDType::Int8, 0.51 / 127.0),
+    ] {
+        let (mut cache, metadata) = noisy_cache(&MIXED_BATCH, (NUM_BLOCKS, 16), heads, dtype);
+        let layer = cache.layer_mut(0).unwrap();
+        write_kv(layer, &keys, &values, &metadata).unwrap();
+        let slots = Tensor::new(metadata.slot_mapping(), &Device::Cpu).unwrap();
+        for (stored, written) in [(layer.keys(), &keys), (layer.values(), &values)] {
+            let stored = stored.unwrap().flatten_to(1).unwrap();
+            let read = stored.index_select(&slots, 0).unwrap();
+            assert_close(&read, written, tolerance, &format!("{dtype:?}"));
         }
     }
 }

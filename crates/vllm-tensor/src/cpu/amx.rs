@@ -70,6 +70,11 @@ pub(super) struct TileConfig {
 impl TileConfig {
     /// Tiles of 64 bytes a row, with so many rows each.
     pub(super) fn with_rows(rows: [usize; 8]) -> Self {
+        Self::with_shapes(rows.map(|rows| (rows, 64)))
+    }
+
+    /// Tiles of so many rows and bytes a row.
+    pub(super) fn with_shapes(shapes: [(usize, usize); 8]) -> Self {
         let mut config = Self {
             palette: 1,
             start_row: 0,
@@ -77,10 +82,10 @@ impl TileConfig {
             row_bytes: [0; 16],
             rows: [0; 16],
         };
-        for (tile, rows) in rows.into_iter().enumerate() {
-            debug_assert!((1..=TILE).contains(&rows));
+        for (tile, (rows, row_bytes)) in shapes.into_iter().enumerate() {
+            debug_assert!((1..=TILE).contains(&rows) && (1..=64).contains(&row_bytes));
             config.rows[tile] = rows as u8;
-            config.row_bytes[tile] = 64;
+            config.row_bytes[tile] = row_bytes as u16;
         }
         config
     }
@@ -97,6 +102,13 @@ macro_rules! fetch_ahead {
     };
     ($weights:literal, $($offset:literal),*) => {
         concat!($("prefetcht1 [{", $weights, "}+", $offset, "]\n"),*)
+    };
+}
+
+/// Leaves what is ahead where it is.
+macro_rules! fetch_nothing {
+    ($weights:literal) => {
+        ""
     };
 }
 
@@ -222,21 +234,16 @@ pub(super) unsafe fn rows_by_panel(config: &TileConfig, operands: Operands) {
     }
 }
 
-/// Two blocks of rows, the first of 16 and the second of at most 16, times two panels.
-///
-/// # Safety
-/// AMX is available, and the operands are good for 32 rows of `x`, the rows of `config` of `y`, and
-/// two panels.
-pub(super) unsafe fn two_blocks_by_two_panels(config: &TileConfig, operands: Operands) {
-    let Operands {
-        x,
-        weights,
-        y,
-        y_stride,
-        ..
-    } = operands;
-    // SAFETY: the caller's promise; nothing else uses tiles.
-    unsafe {
+/// The assembly of [`two_blocks_by_two_panels`], with what is to be fetched.
+macro_rules! two_by_two {
+    ($fetch:ident, $config:ident, $operands:ident) => {{
+        let Operands {
+            x,
+            weights,
+            y,
+            y_stride,
+            ..
+        } = $operands;
         asm!(
             "ldtilecfg [{config}]",
             "tilezero tmm0",
@@ -244,11 +251,11 @@ pub(super) unsafe fn two_blocks_by_two_panels(config: &TileConfig, operands: Ope
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            fetch_ahead!("w0"),
+            $fetch!("w0"),
             "tileloadd tmm4, [{x0}+{row}*1]",
             "tileloadd tmm6, [{w0}+{row}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
-            fetch_ahead!("w1"),
+            $fetch!("w1"),
             "tileloadd tmm7, [{w1}+{row}*1]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tileloadd tmm5, [{x1}+{row}*1]",
@@ -265,12 +272,12 @@ pub(super) unsafe fn two_blocks_by_two_panels(config: &TileConfig, operands: Ope
             "tilestored [{y1}+{y_row}*1], tmm2",
             "tilestored [{y1}+{y_row}*1+64], tmm3",
             "tilerelease",
-            config = in(reg) config,
+            config = in(reg) $config,
             x0 = inout(reg) x => _,
-            x1 = inout(reg) x.add(operands.x_stride) => _,
+            x1 = inout(reg) x.add($operands.x_stride) => _,
             w0 = inout(reg) weights => _,
-            w1 = inout(reg) weights.add(operands.panel_stride) => _,
-            k = inout(reg) operands.k_tiles => _,
+            w1 = inout(reg) weights.add($operands.panel_stride) => _,
+            k = inout(reg) $operands.k_tiles => _,
             row = in(reg) 64usize,
             y0 = in(reg) y,
             y1 = in(reg) y.add(TILE * y_stride),
@@ -278,7 +285,30 @@ pub(super) unsafe fn two_blocks_by_two_panels(config: &TileConfig, operands: Ope
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
-        );
+        )
+    }};
+}
+
+/// Two blocks of rows, the first of 16 and the second of at most 16, times two panels.
+///
+/// `first` says that the weights may not be in a cache yet. Fetching what is there already would cost more
+/// than it brings.
+///
+/// # Safety
+/// AMX is available, and the operands are good for 32 rows of `x`, the rows of `config` of `y`, and
+/// two panels.
+pub(super) unsafe fn two_blocks_by_two_panels(
+    config: &TileConfig,
+    operands: Operands,
+    first: bool,
+) {
+    // SAFETY: the caller's promise; nothing else uses tiles.
+    unsafe {
+        if first {
+            two_by_two!(fetch_ahead, config, operands);
+        } else {
+            two_by_two!(fetch_nothing, config, operands);
+        }
     }
 }
 

@@ -7,24 +7,32 @@
 //! bfloat16 want them, and both are tiles of AMX as they are. The whole is
 //! `[block][kv_head][strips of a block]{strip of keys, strip of values}`.
 //!
+//! Elements of one byte lie like bfloat16, to which they are widened before use. Where tokens have a
+//! scale, those of a strip follow its keys, and those of its values these.
+//!
 //! A block whose size is no multiple of the strip ends in slots that stay zero and are never seen.
 
 use half::{bf16, f16};
 
 use super::aligned::AlignedBytes;
-use super::simd::Stored;
+use super::narrow;
 use crate::{Error, KvCacheDType, KvCacheSpec, Result};
 
 /// Tokens of a strip.
 pub(super) const STRIP: usize = 16;
 
 /// An element of the cache.
-pub(super) trait CacheElement: Stored {
+pub(super) trait CacheElement: Copy {
+    const ZERO: Self;
     /// Elements of a head, or tokens, that lie side by side.
     const PAIR: usize;
+    /// Whether tokens have a scale, which brings their elements within ±127.
+    const SCALED: bool = false;
 
-    /// [`Stored::from_f32`] without branches, so that loops over it become vector instructions.
+    /// Without branches, so that loops over it become vector instructions.
     fn narrow(value: f32) -> Self;
+
+    fn widen(self) -> f32;
 
     /// Where a strip of keys holds element `dim` of the token in `lane`.
     #[inline(always)]
@@ -40,24 +48,35 @@ pub(super) trait CacheElement: Stored {
 }
 
 impl CacheElement for f32 {
+    const ZERO: Self = 0.0;
     const PAIR: usize = 1;
 
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         value
     }
+
+    fn widen(self) -> f32 {
+        self
+    }
 }
 
 impl CacheElement for f16 {
+    const ZERO: Self = f16::ZERO;
     const PAIR: usize = 1;
 
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         f16::from_f32(value)
     }
+
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
 }
 
 impl CacheElement for bf16 {
+    const ZERO: Self = bf16::ZERO;
     const PAIR: usize = 2;
 
     #[inline(always)]
@@ -68,22 +87,87 @@ impl CacheElement for bf16 {
         let quiet = bits >> 16 | 0x40;
         Self::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
     }
+
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+/// Eight bits, four of them exponent.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Fp8(u8);
+
+/// A whole number of eight bits, in units of its token's scale.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Int8(i8);
+
+impl From<Fp8> for bf16 {
+    #[inline(always)]
+    fn from(element: Fp8) -> Self {
+        narrow::fp8_to_bf16(element.0)
+    }
+}
+
+impl From<Int8> for bf16 {
+    #[inline(always)]
+    fn from(element: Int8) -> Self {
+        narrow::int8_to_bf16(element.0)
+    }
+}
+
+impl CacheElement for Fp8 {
+    const ZERO: Self = Self(0);
+    const PAIR: usize = 2;
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        Self(narrow::fp8_from_f32(value))
+    }
+
+    fn widen(self) -> f32 {
+        bf16::from(self).to_f32()
+    }
+}
+
+impl CacheElement for Int8 {
+    const ZERO: Self = Self(0);
+    const PAIR: usize = 2;
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        Self(narrow::int8_from_f32(value))
+    }
+
+    fn widen(self) -> f32 {
+        f32::from(self.0)
+    }
 }
 
 /// Runs generic code with the element type of a cache.
 macro_rules! with_element {
     ($dtype:expr, $element:ident => $body:expr) => {
         match $dtype {
-            $crate::KvCacheDType::F32 => {
+            KvCacheDType::F32 => {
                 type $element = f32;
                 $body
             }
-            $crate::KvCacheDType::F16 => {
-                type $element = ::half::f16;
+            KvCacheDType::F16 => {
+                type $element = f16;
                 $body
             }
-            $crate::KvCacheDType::BF16 => {
-                type $element = ::half::bf16;
+            KvCacheDType::BF16 => {
+                type $element = bf16;
+                $body
+            }
+            KvCacheDType::Fp8 => {
+                type $element = Fp8;
+                $body
+            }
+            KvCacheDType::Int8 => {
+                type $element = Int8;
                 $body
             }
         }
@@ -103,7 +187,7 @@ pub(super) struct KvLayout {
     pub(super) key_width: usize,
     /// Elements of a token in a strip of values: `head_dim`, filled up to whole vectors.
     pub(super) value_width: usize,
-    /// Bytes of a strip of keys, whole cache lines.
+    /// Bytes of a strip of keys, with their scales; whole cache lines.
     key_bytes: usize,
     /// Bytes of a strip of keys and one of values.
     strip_bytes: usize,
@@ -112,13 +196,16 @@ pub(super) struct KvLayout {
 impl KvLayout {
     /// `None` where a strip has more bytes than there are numbers for.
     fn new(spec: &KvCacheSpec, block_size: usize) -> Option<Self> {
-        let pair = with_element!(spec.dtype, E => E::PAIR);
+        let (pair, scaled) = with_element!(spec.dtype, E => (E::PAIR, E::SCALED));
+        let scale_bytes = if scaled { STRIP * size_of::<f32>() } else { 0 };
         let element_bytes = spec.dtype.size_in_bytes();
         let key_width = spec.head_dim.checked_next_multiple_of(pair)?;
         let value_width = spec.head_dim.checked_next_multiple_of(STRIP)?;
         let key_bytes = key_width.checked_mul(STRIP * element_bytes)?;
+        let key_bytes = key_bytes.checked_add(scale_bytes)?;
         let key_bytes = key_bytes.checked_next_multiple_of(64)?;
         let value_bytes = value_width.checked_mul(STRIP * element_bytes)?;
+        let value_bytes = value_bytes.checked_add(scale_bytes)?;
         Some(Self {
             dtype: spec.dtype,
             block_size,
@@ -130,6 +217,11 @@ impl KvLayout {
             key_bytes,
             strip_bytes: key_bytes.checked_add(value_bytes)?,
         })
+    }
+
+    /// Whether tokens have scales, 16 in float32 after the elements of a strip.
+    pub(super) fn is_scaled(&self) -> bool {
+        with_element!(self.dtype, E => E::SCALED)
     }
 
     fn block_bytes(&self) -> Option<usize> {
@@ -239,39 +331,46 @@ impl KvStore {
 
     /// All keys as `[num_blocks, block_size, num_kv_heads, head_dim]`.
     pub(crate) fn all_keys(&self) -> Vec<f32> {
-        with_element!(self.layout.dtype, E => self.all(0, E::key_index, E::to_f32))
+        let width = self.layout.key_width;
+        with_element!(self.layout.dtype, E => self.all::<E>(0, width, E::key_index))
     }
 
     /// All values, likewise.
     pub(crate) fn all_values(&self) -> Vec<f32> {
         let KvLayout {
-            value_width,
+            value_width: width,
             key_bytes,
             ..
         } = self.layout;
-        with_element!(self.layout.dtype, E => self.all(key_bytes, |lane, dim| {
-            E::value_index(value_width, lane, dim)
-        }, E::to_f32))
+        with_element!(self.layout.dtype, E => {
+            self.all::<E>(key_bytes, width, |lane, dim| E::value_index(width, lane, dim))
+        })
     }
 
-    /// The elements at `index(lane, dim)` of the part of each strip that begins at byte `offset`.
+    /// The elements at `index(lane, dim)` of the part of each strip that begins at byte `offset` and
+    /// has `width` elements a token.
     fn all<E: CacheElement>(
         &self,
         offset: usize,
+        width: usize,
         index: impl Fn(usize, usize) -> usize,
-        widen: impl Fn(E) -> f32,
     ) -> Vec<f32> {
         let layout = &self.layout;
         let mut elements = Vec::new();
         for slot in 0..self.num_blocks * layout.block_size {
             for kv_head in 0..layout.num_kv_heads {
                 let (strip, lane) = layout.strip_of_slot(slot, kv_head);
-                for dim in 0..layout.head_dim {
-                    // SAFETY: slot, head and element are within the store, which is aligned.
-                    elements.push(widen(unsafe {
-                        let part = self.bytes.as_ptr().add(strip + offset);
-                        part.cast::<E>().add(index(lane, dim)).read()
-                    }));
+                // SAFETY: slot, head and elements are within the store, which is aligned.
+                unsafe {
+                    let part = self.bytes.as_ptr().add(strip + offset).cast::<E>();
+                    let scale = if E::SCALED {
+                        part.add(STRIP * width).cast::<f32>().add(lane).read()
+                    } else {
+                        1.0
+                    };
+                    for dim in 0..layout.head_dim {
+                        elements.push(part.add(index(lane, dim)).read().widen() * scale);
+                    }
                 }
             }
         }
@@ -342,8 +441,11 @@ impl KvWriter<'_> {
             let keys = self.bytes.add(strip);
             let values = keys.add(layout.key_bytes);
             with_element!(layout.dtype, E => {
-                write_key::<E>(keys.cast(), lane, key);
-                write_value::<E>(values.cast(), layout.value_width, lane, value);
+                let width = layout.key_width;
+                write_part::<E>(keys.cast(), width, lane, key, E::key_index);
+                let width = layout.value_width;
+                let index = |lane, dim| E::value_index(width, lane, dim);
+                write_part::<E>(values.cast(), width, lane, value, index);
             });
         }
     }
@@ -353,34 +455,42 @@ impl KvWriter<'_> {
 const RUN: usize = 64;
 
 /// # Safety
-/// `keys` is a strip of keys of elements `E`, `key` as wide as its heads.
+/// `part` is a strip of keys or of values of `width` elements `E` a token, which holds those of `row`
+/// at `index(lane, dim)`.
 #[inline(always)]
-unsafe fn write_key<E: CacheElement>(keys: *mut E, lane: usize, key: &[f32]) {
+unsafe fn write_part<E: CacheElement>(
+    part: *mut E,
+    width: usize,
+    lane: usize,
+    row: &[f32],
+    index: impl Fn(usize, usize) -> usize,
+) {
+    let mut factor = 1.0;
+    if E::SCALED {
+        let scale = scale(row);
+        factor = if scale > 0.0 { scale.recip() } else { 0.0 };
+        // SAFETY: the scales follow the elements.
+        unsafe { part.add(STRIP * width).cast::<f32>().add(lane).write(scale) };
+    }
     let mut narrow = [E::ZERO; RUN];
-    for (run, key) in key.chunks(RUN).enumerate() {
-        for (to, from) in narrow.iter_mut().zip(key) {
-            *to = E::narrow(*from);
+    for (run, row) in row.chunks(RUN).enumerate() {
+        for (to, from) in narrow.iter_mut().zip(row) {
+            *to = E::narrow(if E::SCALED { from * factor } else { *from });
         }
-        for (dim, element) in narrow[..key.len()].iter().enumerate() {
+        for (dim, element) in narrow[..row.len()].iter().enumerate() {
             // SAFETY: within the strip.
-            unsafe {
-                keys.add(E::key_index(lane, run * RUN + dim))
-                    .write(*element)
-            };
+            unsafe { part.add(index(lane, run * RUN + dim)).write(*element) };
         }
     }
 }
 
-/// # Safety
-/// `values` is a strip of values of elements `E`, `value` as wide as its heads.
+/// What the elements of a row are to be divided by to lie within ±127. Not a number where one of them
+/// is not finite, so that it shows.
 #[inline(always)]
-unsafe fn write_value<E: CacheElement>(values: *mut E, width: usize, lane: usize, value: &[f32]) {
-    for (dim, from) in value.iter().enumerate() {
-        // SAFETY: within the strip.
-        unsafe {
-            values
-                .add(E::value_index(width, lane, dim))
-                .write(E::narrow(*from))
-        };
-    }
+fn scale(row: &[f32]) -> f32 {
+    let largest = row
+        .iter()
+        .fold(0f32, |largest, value| largest.max(value.abs()));
+    let zero = row.iter().fold(0f32, |sum, value| sum + value * 0.0);
+    largest / 127.0 + zero
 }

@@ -152,7 +152,8 @@ impl Bf16Product {
         // SAFETY: the caller's promise.
         unsafe {
             while panel + 2 <= panels {
-                amx::two_blocks_by_two_panels(&config, self.operands(row, panel));
+                let operands = self.operands(row, panel);
+                amx::two_blocks_by_two_panels(&config, operands, row == 0);
                 panel += 2;
             }
             if panel < panels {

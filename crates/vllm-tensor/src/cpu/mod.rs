@@ -8,6 +8,7 @@ mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
+mod combine;
 mod gated;
 mod isa;
 mod kv_store;
@@ -16,11 +17,13 @@ mod linear;
 mod matmul;
 #[cfg(target_arch = "x86_64")]
 mod matmul_bf16;
+mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;
 mod panels;
 mod pool;
+mod quantized;
 mod rotary;
 mod scratch;
 mod simd;
@@ -31,6 +34,7 @@ use candle_core::{DType, Tensor};
 pub(crate) use attention::paged_attention;
 #[cfg(test)]
 pub(crate) use attention::paged_attention_with;
+pub(crate) use combine::combine;
 pub(crate) use gated::{Gate, gated};
 pub use isa::Isa;
 pub(crate) use kv_store::KvStore;
@@ -39,6 +43,8 @@ pub(crate) use linear::{linear, linear_gated};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use panels::Panels;
 pub use pool::{num_threads, set_num_threads};
+pub use quantized::{CodeForm, RowCodes};
+pub(crate) use quantized::{QuantizedPanels, linear_quantized};
 pub(crate) use rotary::rotate;
 
 /// Whether the bodies of this module take operations on `x`.

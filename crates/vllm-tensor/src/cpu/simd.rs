@@ -46,8 +46,6 @@ pub(super) trait Simd {
 
 /// A number as weights and caches store it.
 pub(super) trait Stored: Copy + Send + Sync {
-    const ZERO: Self;
-
     /// # Safety
     /// As [`Simd`]'s loads.
     unsafe fn load<S: Simd>(from: *const Self) -> S::Vector;
@@ -56,8 +54,6 @@ pub(super) trait Stored: Copy + Send + Sync {
 }
 
 impl Stored for f32 {
-    const ZERO: Self = 0.0;
-
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::Vector {
         // SAFETY: forwarded to the caller.
@@ -76,8 +72,6 @@ impl Stored for f32 {
 }
 
 impl Stored for f16 {
-    const ZERO: Self = f16::ZERO;
-
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::Vector {
         // SAFETY: forwarded to the caller.
@@ -96,8 +90,6 @@ impl Stored for f16 {
 }
 
 impl Stored for bf16 {
-    const ZERO: Self = bf16::ZERO;
-
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::Vector {
         // SAFETY: forwarded to the caller.

@@ -16,8 +16,23 @@ use vllm_tokenizer::{Result, Tokenizer, TokenizerFiles};
     dead_code,
     reason = "each test program uses the part of this module that it needs"
 )]
-pub(crate) const FOLDERS: [&str; 10] = [
-    "demo", "opt", "gpt2", "llama", "mistral", "gemma", "qwen", "llama3", "neox", "split",
+pub(crate) const FOLDERS: [&str; 16] = [
+    "demo",
+    "opt",
+    "gpt2",
+    "llama",
+    "mistral",
+    "gemma",
+    "qwen",
+    "llama3",
+    "neox",
+    "split",
+    "qwen3",
+    "phi3",
+    "granite",
+    "olmo2",
+    "stablelm",
+    "sentencepiece",
 ];
 
 /// The files of a recorded folder, ready to be changed before they are loaded.
@@ -50,6 +65,7 @@ impl Fixture {
                 "tokenizer.json",
                 "vocab.json",
                 "merges.txt",
+                "tokenizer.model",
                 "tokenizer_config.json",
                 "special_tokens_map.json",
                 "added_tokens.json",
@@ -103,6 +119,7 @@ impl Fixture {
             tokenizer_json: self.get("tokenizer.json"),
             vocab_json: self.get("vocab.json"),
             merges_txt: self.get("merges.txt"),
+            sentencepiece_model: self.get("tokenizer.model"),
             tokenizer_config_json: self.get("tokenizer_config.json"),
             special_tokens_map_json: self.get("special_tokens_map.json"),
             added_tokens_json: self.get("added_tokens.json"),

@@ -100,6 +100,9 @@ impl Engine for Tiles {
                 sum_bytes: SCORE_BYTES,
             };
             operands.tiles[..at_once].copy_from_slice(&part.keys[strip..strip + at_once]);
+            if few_rows {
+                fetch_ahead(part, strip + at_once..strip + 2 * at_once);
+            }
             // SAFETY: rows, keys and scores are the part's.
             unsafe { operands.multiply(part.num_rows, at_once) };
             strip += at_once;
@@ -139,6 +142,19 @@ impl Engine for Tiles {
                 operands.multiply(part.num_rows, at_once);
                 tile += at_once;
             }
+        }
+    }
+}
+
+/// Fetches keys that are wanted soon: a few rows are done with theirs before the next have come.
+#[inline(always)]
+fn fetch_ahead(part: &Part<'_, bf16>, strips: std::ops::Range<usize>) {
+    let strip_bytes = part.layout.key_width * STRIP * size_of::<bf16>();
+    for strip in strips.start..strips.end.min(part.strips.end) {
+        for line in (0..strip_bytes).step_by(64) {
+            let line = part.keys[strip].wrapping_add(line);
+            // SAFETY: fetching changes nothing, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
         }
     }
 }

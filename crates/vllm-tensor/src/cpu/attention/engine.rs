@@ -36,6 +36,8 @@ pub(super) struct Part<'a, R> {
     pub(super) scores: Rows<f32>,
     /// Weighted sums of values.
     pub(super) sums: Rows<f32>,
+    /// Factors on the scores and on the weights of the partition's lanes, if there are any.
+    pub(super) scales: Option<(*const f32, *const f32)>,
     /// [`extra_bytes`] for the engine's own use.
     pub(super) extra: *mut u8,
 }

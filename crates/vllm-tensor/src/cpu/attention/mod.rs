@@ -16,6 +16,7 @@ mod engine;
 mod product;
 pub(super) mod softmax;
 mod task;
+mod widen;
 
 use std::ops::Range;
 
@@ -335,7 +336,9 @@ impl PieceKernel<'_> {
         unsafe {
             match layout.dtype {
                 #[cfg(target_arch = "x86_64")]
-                KvCacheDType::BF16 if isa.multiplies_bf16() => {
+                KvCacheDType::BF16 | KvCacheDType::Fp8 | KvCacheDType::Int8
+                    if isa.multiplies_bf16() =>
+                {
                     if isa == Isa::Amx && bf16::Tiles::fits(layout) {
                         run_tiles(self);
                     } else {
@@ -374,7 +377,9 @@ impl Kernel for PieceKernel<'_> {
             match self.problem.layout().dtype {
                 KvCacheDType::F32 => task::run::<Vectors<S, Single<f32>>>(self),
                 KvCacheDType::F16 => task::run::<Vectors<S, Single<f16>>>(self),
-                KvCacheDType::BF16 => task::run::<Vectors<S, WidePairs>>(self),
+                KvCacheDType::BF16 | KvCacheDType::Fp8 | KvCacheDType::Int8 => {
+                    task::run::<Vectors<S, WidePairs>>(self);
+                }
             }
         }
     }

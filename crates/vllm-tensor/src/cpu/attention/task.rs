@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::engine::{self, Engine, PARTITION, PARTITION_KEYS, Part, RowOf, SCORE_BYTES};
 use super::product::{Product, Rows};
 use super::softmax::{Softmax, exp2, soft_cap};
+use super::widen::{self, Widened};
 use super::{PieceKernel, Problem, Tile};
 use crate::cpu::kv_store::{KvLayout, STRIP};
 use crate::cpu::scratch::lines_of;
@@ -145,14 +146,15 @@ pub(super) fn room(num_rows: usize) -> usize {
     num_rows.next_multiple_of(16)
 }
 
-/// Bytes of queries, of scores, of two states, and for the engine.
-fn scratch_sizes(layout: &KvLayout, num_rows: usize) -> [usize; 4] {
+/// Bytes of queries, of scores, of two states, for the engine, and of widened strips.
+fn scratch_sizes(layout: &KvLayout, num_rows: usize) -> [usize; 5] {
     let room = room(num_rows);
     [
         room * query_width(layout) * size_of::<f32>(),
         room * SCORE_BYTES,
         2 * State::bytes(layout, room),
         engine::extra_bytes(layout),
+        widen::bytes(layout),
     ]
 }
 
@@ -195,6 +197,7 @@ pub(super) unsafe fn run<E: Engine>(piece: PieceKernel<'_>) {
             total: State::at(states, layout, room(num_rows)),
             of_partition: State::at(states.add(sizes[2] / 2), layout, room(num_rows)),
             extra: states.add(sizes[2]),
+            widened: Widened::at(states.add(sizes[2] + sizes[3]), layout),
         };
         task.load_queries();
         E::begin();
@@ -211,6 +214,7 @@ struct Task<'a, E: Engine> {
     total: State,
     of_partition: State,
     extra: *mut u8,
+    widened: Widened,
 }
 
 impl<E: Engine> Task<'_, E> {
@@ -286,17 +290,23 @@ impl<E: Engine> Task<'_, E> {
             scores: self.scores,
             sums: self.of_partition.values,
             extra: self.extra,
+            scales: layout.is_scaled().then(|| self.widened.scales()),
             strips,
         };
         // SAFETY: the strips are those of the sequence; the rest is the caller's promise.
         unsafe {
-            for strip in part.strips.clone() {
-                let place = self.problem.strip(self.tile, partition * PARTITION + strip);
-                (part.keys[strip], part.values[strip]) = place;
-            }
             let end_of_last = first_lane + part.strips.end * STRIP;
             let written = self.problem.lanes_written(self.tile);
             part.last_lanes = STRIP - end_of_last.saturating_sub(written);
+            for strip in part.strips.clone() {
+                let mut place = self.problem.strip(self.tile, partition * PARTITION + strip);
+                if layout.dtype.size_in_bytes() == 1 {
+                    let is_last = strip + 1 == part.strips.end;
+                    let lanes = if is_last { part.last_lanes } else { STRIP };
+                    place = self.widened.strip(layout, strip, place, lanes);
+                }
+                (part.keys[strip], part.values[strip]) = place;
+            }
             E::scores(&part);
             for row in 0..part.num_rows {
                 let seen = self.problem.seen_by_row(self.tile, row);
@@ -329,6 +339,11 @@ impl<E: Engine> Task<'_, E> {
             let scores = part.scores.row(row);
             let strips = seen.start / STRIP..seen.end.div_ceil(STRIP);
             let lanes = strips.start * STRIP..strips.end * STRIP;
+            if let Some((key_scales, _)) = part.scales {
+                for lane in lanes.clone() {
+                    *scores.add(lane) *= *key_scales.add(lane);
+                }
+            }
             if let Some(cap) = self.problem.soft_cap {
                 for lane in lanes.clone().step_by(<E::Lanes as Simd>::LANES) {
                     let score = <E::Lanes as Simd>::load_f32(scores.add(lane));
@@ -346,7 +361,9 @@ impl<E: Engine> Task<'_, E> {
                     }
                 }
             }
-            let softmax = exponentials::<E::Lanes, E::Product>(scores, weights, lanes.clone());
+            let value_scales = part.scales.map(|(_, value_scales)| value_scales);
+            let softmax =
+                exponentials::<E::Lanes, E::Product>(scores, weights, lanes.clone(), value_scales);
             // After the scores are read, for weights lie in their place.
             weights
                 .add(all.start)
@@ -357,8 +374,9 @@ impl<E: Engine> Task<'_, E> {
     }
 }
 
-/// Writes `2^(score − max)` for the scores in `lanes`, a vector's multiple, as weights. These may lie
-/// in place of the scores. Sums are taken by lane and then over the lanes.
+/// Writes `2^(score − max)`, times the lane's factor, for the scores in `lanes`, a vector's multiple, as
+/// weights. These may lie in place of the scores. Sums, without the factors, are taken by lane and then
+/// over the lanes.
 ///
 /// # Safety
 /// The processor has the instructions of `S`, and the rows have these lanes.
@@ -367,6 +385,7 @@ unsafe fn exponentials<S: Simd, P: Product<S>>(
     scores: *const f32,
     weights: *mut P::Row,
     lanes: Range<usize>,
+    factors: Option<*const f32>,
 ) -> Softmax {
     // SAFETY: the caller's promise.
     unsafe {
@@ -380,6 +399,10 @@ unsafe fn exponentials<S: Simd, P: Product<S>>(
         for lane in lanes.step_by(S::LANES) {
             let weight = exp2::<S>(S::sub(S::load_f32(scores.add(lane)), subtrahend));
             sums = S::add(sums, weight);
+            let weight = match factors {
+                Some(factors) => S::mul(weight, S::load_f32(factors.add(lane))),
+                None => weight,
+            };
             P::store(weight, weights.add(lane));
         }
         Softmax {

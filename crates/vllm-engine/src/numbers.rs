@@ -1,10 +1,34 @@
 //! Numbers as people write them: `4096`, `4k`, `4K`, `25.6k`.
 
-use crate::args::ContextLength;
+use std::str::FromStr;
+
+/// How long requests may be, as it is written on a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextLength {
+    /// `auto` or `-1`: as long as the model allows and the KV cache has room for.
+    Auto,
+    /// This many tokens, such as 4096, `4k` (4000) or `4K` (4096).
+    Tokens(usize),
+}
+
+impl FromStr for ContextLength {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" || text == "-1" {
+            return Ok(Self::Auto);
+        }
+        let tokens = usize::try_from(human_number(text)?).map_err(|error| error.to_string())?;
+        Ok(Self::Tokens(tokens))
+    }
+}
 
 /// Reads a whole number with an optional suffix: `k`, `m`, `g`, `t` count in thousands, their
 /// capitals in steps of 1024. Decimals go with lower-case suffixes only.
-pub(crate) fn human_number(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// A sentence for whoever typed it.
+pub fn human_number(text: &str) -> Result<u64, String> {
     let refusal = || format!("`{text}` is no number such as 4096, 4k (4000), 4K (4096) or 25.6k");
     let suffix = text.chars().last().filter(char::is_ascii_alphabetic);
     let (digits, base, exponent) = match suffix {
@@ -44,15 +68,6 @@ pub(crate) fn human_number(text: &str) -> Result<u64, String> {
     u64::try_from(value).map_err(|_| refusal())
 }
 
-/// Reads `--max-model-len`: a number, or `auto` or `-1` for as much as fits.
-pub(crate) fn context_length(text: &str) -> Result<ContextLength, String> {
-    if text == "auto" || text == "-1" {
-        return Ok(ContextLength::Auto);
-    }
-    let tokens = usize::try_from(human_number(text)?).map_err(|error| error.to_string())?;
-    Ok(ContextLength::Tokens(tokens))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,9 +97,10 @@ mod tests {
 
     #[test]
     fn context_lengths_may_be_left_to_the_model() {
-        assert_eq!(context_length("auto"), Ok(ContextLength::Auto));
-        assert_eq!(context_length("-1"), Ok(ContextLength::Auto));
-        assert_eq!(context_length("4K"), Ok(ContextLength::Tokens(4096)));
-        assert!(context_length("many").is_err());
+        let check = |text: &str, expected: ContextLength| assert_eq!(text.parse(), Ok(expected));
+        check("auto", ContextLength::Auto);
+        check("-1", ContextLength::Auto);
+        check("4K", ContextLength::Tokens(4096));
+        assert!("many".parse::<ContextLength>().is_err());
     }
 }
