@@ -2,7 +2,7 @@
 
 A workload on the command line is `NAME:BATCH,PROMPT,NEW[,SHARED]`: BATCH requests at once, each of
 PROMPT tokens of which the first SHARED are the same for all, each continued by NEW tokens. Results
-are lines on stdout, the same that `cpu.rs` in `crates/vllm-engine/benches` prints for our engine:
+are lines on stdout, the same that the benchmark `cpu` of `vllm-engine` prints for our engine:
 
     ready SECONDS              from the start of the program to the first token of a first prompt
     workload NAME SECONDS      the shortest of the measured runs

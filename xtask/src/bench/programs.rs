@@ -133,7 +133,7 @@ pub(super) fn engines(
         found.then_some(python)
     };
     let llama = python("llama");
-    let gguf = checkpoint.with_extension("gguf");
+    let gguf = checkpoint.with_file_name(format!("{}-gguf", options.model));
     if let Some(python) = &llama {
         let script = scripts.join("gguf_from_checkpoint.py");
         run(Command::new(python).arg(script).arg(checkpoint).arg(&gguf))?;

@@ -213,7 +213,8 @@ fn figure(value: Option<f64>) -> String {
 }
 
 fn number(value: Option<f64>) -> String {
-    value.map_or("null".to_owned(), |value| value.to_string())
+    let finite = value.filter(|value| value.is_finite());
+    finite.map_or("null".to_owned(), |value| value.to_string())
 }
 
 /// The first two columns to the left, numbers to the right.

@@ -25,6 +25,8 @@ mod shapes;
 use std::path::Path;
 
 fn main() {
+    // As our programs begin.
+    vllm_tensor::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo bench` adds a word of its own.
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
