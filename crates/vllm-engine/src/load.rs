@@ -364,7 +364,9 @@ fn load_tokenizer(config: &EngineConfig, model_files: &ModelFolder) -> Result<To
         let name = path
             .strip_prefix("additional_chat_templates/")
             .and_then(|file| file.strip_suffix(".jinja"));
-        if let (Some(name), Some(bytes)) = (name, files.read(path)?) {
+        // Only these are read: the others include the weights.
+        let Some(name) = name else { continue };
+        if let Some(bytes) = files.read(path)? {
             additional_chat_templates.push((name.to_owned(), bytes.to_vec()));
         }
     }
