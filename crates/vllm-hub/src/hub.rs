@@ -18,6 +18,21 @@ pub(crate) struct Request<'a> {
     pub(crate) cache: &'a Path,
 }
 
+/// One revision of a model on a hub, and its place in that hub's cache.
+pub(crate) trait Repository {
+    /// What the hub says that there is.
+    type Listing;
+
+    /// The folder in the cache, if a model can be loaded from it.
+    fn cached(&self) -> Option<PathBuf>;
+
+    /// Asks the hub.
+    fn list(&self) -> Result<Self::Listing, Failure>;
+
+    /// Brings the needed files of a listing into the cache, and tells the folder.
+    fn download(&self, listing: &Self::Listing) -> Result<PathBuf>;
+}
+
 /// The environment variables that the messages about a hub name.
 pub(crate) struct VariableNames {
     pub(crate) token: &'static str,
@@ -38,6 +53,30 @@ impl<'a> Request<'a> {
             client: Client::new(options),
             cache,
         })
+    }
+
+    /// The folder of a revision with all needed files in it: as the hub has them now, or as they are
+    /// in the cache when the hub must not or cannot be asked.
+    pub(crate) fn snapshot(&self, repository: &impl Repository, revision: &str) -> Result<PathBuf> {
+        if self.options.offline {
+            return repository.cached().ok_or_else(|| self.not_cached());
+        }
+        match repository.list() {
+            Ok(listing) => repository.download(&listing),
+            Err(failure) if failure.hub_is_away() => {
+                let Some(folder) = repository.cached() else {
+                    return Err(self.explain(failure, revision));
+                };
+                tracing::warn!(
+                    "{} cannot be asked about `{}`; using the copy in {}",
+                    self.endpoint(),
+                    self.model,
+                    folder.display()
+                );
+                Ok(folder)
+            }
+            Err(failure) => Err(self.explain(failure, revision)),
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &'a str {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::digest::{Digest, sha256};
 use crate::download::{Contents, RemoteFile, fetch, in_parallel, write_error};
 use crate::http::{Failure, percent_encode, percent_encode_path, text_header};
-use crate::hub::Request;
+use crate::hub::{self, Request};
 use crate::{Error, Result};
 
 const DEFAULT_REVISION: &str = "main";
@@ -29,25 +29,7 @@ pub(crate) fn snapshot(request: &Request<'_>) -> Result<PathBuf> {
         .as_deref()
         .unwrap_or(DEFAULT_REVISION);
     let repository = Repository::new(request, revision)?;
-    if request.options.offline {
-        return repository.cached().ok_or_else(|| request.not_cached());
-    }
-    match repository.list() {
-        Ok(listing) => repository.download(&listing),
-        Err(failure) if failure.hub_is_away() => {
-            let Some(snapshot) = repository.cached() else {
-                return Err(request.explain(failure, revision));
-            };
-            tracing::warn!(
-                "{} cannot be asked about `{}`; using the copy in {}",
-                request.endpoint(),
-                request.model,
-                snapshot.display()
-            );
-            Ok(snapshot)
-        }
-        Err(failure) => Err(request.explain(failure, revision)),
-    }
+    request.snapshot(&repository, revision)
 }
 
 /// The hub's description of one revision of a model.
@@ -72,34 +54,9 @@ struct Repository<'a> {
     folder: PathBuf,
 }
 
-impl<'a> Repository<'a> {
-    fn new(request: &'a Request<'a>, revision: &'a str) -> Result<Self> {
-        let is_plain = !revision.is_empty()
-            && Path::new(revision)
-                .components()
-                .all(|part| matches!(part, Component::Normal(_)));
-        if !is_plain {
-            return Err(Error::RevisionNotFound {
-                model: request.model.to_string(),
-                revision: revision.to_owned(),
-                endpoint: request.endpoint().to_owned(),
-            });
-        }
-        let folder_name = format!("models--{}", request.model.folder_name());
-        let folder = request.cache.join(&folder_name);
-        Ok(Self {
-            request,
-            revision,
-            folder_name,
-            folder,
-        })
-    }
+impl hub::Repository for Repository<'_> {
+    type Listing = Listing;
 
-    fn snapshot_folder(&self, commit: &str) -> PathBuf {
-        self.folder.join("snapshots").join(commit)
-    }
-
-    /// The snapshot of this revision in the cache, if a model can be loaded from it.
     fn cached(&self) -> Option<PathBuf> {
         let commit = fs::read_to_string(self.folder.join("refs").join(self.revision));
         let commit = commit.unwrap_or_else(|_| self.revision.to_owned());
@@ -138,6 +95,34 @@ impl<'a> Repository<'a> {
         })?;
         self.remember(commit)?;
         Ok(self.snapshot_folder(commit))
+    }
+}
+
+impl<'a> Repository<'a> {
+    fn new(request: &'a Request<'a>, revision: &'a str) -> Result<Self> {
+        let is_plain = !revision.is_empty()
+            && Path::new(revision)
+                .components()
+                .all(|part| matches!(part, Component::Normal(_)));
+        if !is_plain {
+            return Err(Error::RevisionNotFound {
+                model: request.model.to_string(),
+                revision: revision.to_owned(),
+                endpoint: request.endpoint().to_owned(),
+            });
+        }
+        let folder_name = format!("models--{}", request.model.folder_name());
+        let folder = request.cache.join(&folder_name);
+        Ok(Self {
+            request,
+            revision,
+            folder_name,
+            folder,
+        })
+    }
+
+    fn snapshot_folder(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
     }
 
     /// Writes down which commit the revision was at, so that it is found without a network.

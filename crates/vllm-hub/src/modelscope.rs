@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::digest::{Digest, sha256};
 use crate::download::{Contents, RemoteFile, fetch, in_parallel, write_error};
 use crate::http::{Failure, percent_encode};
-use crate::hub::Request;
+use crate::hub::{self, Request};
 use crate::{Error, Result};
 
 const DEFAULT_REVISION: &str = "master";
@@ -33,25 +33,7 @@ pub(crate) fn snapshot(request: &Request<'_>) -> Result<PathBuf> {
         revision,
         folder: model_folder(request, revision),
     };
-    if request.options.offline {
-        return repository.cached().ok_or_else(|| request.not_cached());
-    }
-    match repository.list() {
-        Ok(files) => repository.download(&files),
-        Err(failure) if failure.hub_is_away() => {
-            let Some(folder) = repository.cached() else {
-                return Err(request.explain(failure, revision));
-            };
-            tracing::warn!(
-                "{} cannot be asked about `{}`; using the copy in {}",
-                request.endpoint(),
-                request.model,
-                folder.display()
-            );
-            Ok(folder)
-        }
-        Err(failure) => Err(request.explain(failure, revision)),
-    }
+    request.snapshot(&repository, revision)
 }
 
 fn model_folder(request: &Request<'_>, revision: &str) -> PathBuf {
@@ -98,7 +80,9 @@ struct Repository<'a> {
     folder: PathBuf,
 }
 
-impl Repository<'_> {
+impl hub::Repository for Repository<'_> {
+    type Listing = Vec<Entry>;
+
     fn cached(&self) -> Option<PathBuf> {
         let is_complete = self.request.is_complete(&self.folder);
         is_complete.then(|| self.folder.clone())
@@ -124,7 +108,7 @@ impl Repository<'_> {
         }
     }
 
-    fn download(&self, entries: &[Entry]) -> Result<PathBuf> {
+    fn download(&self, entries: &Vec<Entry>) -> Result<PathBuf> {
         let files = entries
             .iter()
             .filter(|entry| entry.kind.as_deref() != Some("tree"));
@@ -139,7 +123,9 @@ impl Repository<'_> {
         })?;
         Ok(self.folder.clone())
     }
+}
 
+impl Repository<'_> {
     fn download_file(&self, entry: &Entry) -> Result<()> {
         let target = self.folder.join(&entry.path);
         if is_there(&target, entry.size) {
