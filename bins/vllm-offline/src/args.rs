@@ -39,23 +39,31 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct DataArgs {
-    /// Data set: one prompt a line, .jsonl with `prompt` or `messages`, an OpenAI batch file, or
-    /// .csv; `-` is standard input
-    #[arg(long, value_name = "FILE")]
+    /// Data set: one prompt a line, .jsonl with `prompt` or `messages`, an OpenAI batch file, .csv
+    /// or .parquet; `-` is standard input
+    ///
+    /// An object at s3://, gs://, az:// or http(s):// is fetched first. Credentials come from the
+    /// environment variables that the store's own tools read, such as AWS_ACCESS_KEY_ID.
+    #[arg(long, value_name = "FILE_OR_URL")]
     pub(crate) input: Option<PathBuf>,
     /// How the data set is written down [default: by its name; standard input is text]
     #[arg(long, value_name = "FORMAT", requires = "input")]
     input_format: Option<Format>,
-    /// Column of a .csv file that is the prompt
+    /// Column of a table that is the prompt
     #[arg(long, value_name = "NAME", default_value = "prompt")]
     prompt_column: String,
-    /// Where results go, one JSON object a line; `-` is standard output [default: text on
-    /// standard output]
+    /// Where results go, one JSON object a line or, as .parquet, one row each; `-` is standard
+    /// output [default: text on standard output]
     ///
-    /// Finished rows are kept in FILE.jsonl.partial, from which the same command goes on after it
-    /// was cut off. The output itself appears when all rows are done.
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// Finished rows are kept in FILE.partial, from which the same command goes on after it was cut
+    /// off. The output itself appears when all rows are done. For an object in a store the journal
+    /// is kept below --work-dir, and the object is sent at the end.
+    #[arg(long, value_name = "FILE_OR_URL")]
     pub(crate) output: Option<PathBuf>,
+    /// Where journals of remote outputs and copies of remote data sets are kept; must outlast the
+    /// process for a job to go on [default: ~/.cache/vllm/batch]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) work_dir: Option<PathBuf>,
     /// Write results in the order in which they finish
     #[arg(long)]
     pub(crate) as_finished: bool,
@@ -83,6 +91,7 @@ enum Format {
     Jsonl,
     OpenaiBatch,
     Csv,
+    Parquet,
 }
 
 impl DataArgs {
@@ -93,6 +102,7 @@ impl DataArgs {
                 Format::Jsonl => InputFormat::JsonLines,
                 Format::OpenaiBatch => InputFormat::OpenAiBatch,
                 Format::Csv => InputFormat::Csv,
+                Format::Parquet => InputFormat::Parquet,
             }),
             prompt_column: self.prompt_column.clone(),
         }

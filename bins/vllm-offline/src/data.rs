@@ -1,6 +1,6 @@
 //! The data set that the flags name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use vllm_batch::{Error, InputFormat, InputOptions, Record, RowReader, Survey};
@@ -24,9 +24,10 @@ pub(crate) struct DataSet {
 }
 
 impl DataSet {
-    pub(crate) fn open(args: &DataArgs) -> Result<Self, Error> {
+    /// Opens the data set at `input`, a path and what to call it.
+    pub(crate) fn open(args: &DataArgs, input: Option<&(PathBuf, String)>) -> Result<Self, Error> {
         let mut options = args.input_options();
-        match args.input.as_deref() {
+        match input {
             None => {
                 options.format = Some(InputFormat::Text);
                 let survey = Survey {
@@ -37,7 +38,7 @@ impl DataSet {
                 let rows = RowReader::from_stream("sample prompts", prompts, &options)?;
                 Ok(Self::new(rows, &options, Some(survey)))
             }
-            Some(path) if path == Path::new("-") => {
+            Some((path, _)) if path == Path::new("-") => {
                 if args.shard.is_some() {
                     let message = "--shard needs --input FILE: the rows of standard input cannot \
                                    be counted before they are read";
@@ -47,15 +48,16 @@ impl DataSet {
                 let rows = RowReader::from_stream("standard input", stdin, &options)?;
                 Ok(Self::new(rows, &options, None))
             }
-            Some(path) => {
+            Some((path, name)) => {
                 let is_stream = path.metadata().is_ok_and(|metadata| {
                     !metadata.is_file() && !metadata.is_dir() && args.shard.is_none()
                 });
                 let survey = match is_stream {
                     true => None,
-                    false => Some(RowReader::survey(path, &options)?),
+                    false => Some(RowReader::survey_as(name, path, &options)?),
                 };
-                let mut data = Self::new(RowReader::open(path, &options)?, &options, survey);
+                let rows = RowReader::open_as(name, path, &options)?;
+                let mut data = Self::new(rows, &options, survey);
                 if let (Some(shard), Some(survey)) = (args.shard, survey) {
                     let rows = shard.rows_of(survey.rows);
                     (data.first_row, data.end) = (rows.start, Some(rows.end));

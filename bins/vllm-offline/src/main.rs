@@ -9,6 +9,9 @@
 mod args;
 mod bench;
 mod data;
+#[cfg(feature = "object-store")]
+mod objects;
+mod places;
 mod progress;
 mod sink;
 mod summary;
@@ -25,7 +28,8 @@ use vllm_terminal::ByteBar;
 
 use crate::args::{Args, Command};
 use crate::data::DataSet;
-use crate::progress::ProgressDisplay;
+use crate::places::Places;
+use crate::progress::{ProgressDisplay, announce};
 use crate::sink::OpenSink;
 use crate::summary::Summary;
 
@@ -89,7 +93,7 @@ fn install_interrupt_handler(stop: &Stop) -> Result<(), ctrlc::Error> {
         if stop.request() {
             std::process::exit(130);
         }
-        eprintln!("vllm-offline: finishing the rows under way; Ctrl-C again stops at once");
+        announce("vllm-offline: finishing the rows under way; Ctrl-C again stops at once");
     })
 }
 
@@ -104,8 +108,9 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
         return Ok(Outcome::Complete { rows: 0, failed: 0 });
     }
     // Opened first: a missing file or a busy output should not cost the loading of a model.
-    let data = DataSet::open(&args.data)?;
-    let sink = OpenSink::open(&args.data)?;
+    let places = Places::find(&args.data)?;
+    let data = DataSet::open(&args.data, places.input.as_ref())?;
+    let sink = OpenSink::open(places.output.as_deref())?;
 
     config.load_observer = ByteBar::on_terminal("Loading weights").map(|bar| {
         LoadObserver::new(move |progress| bar.show(progress.loaded_bytes, progress.total_bytes))
@@ -140,7 +145,10 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
         done,
         resumed,
         stop,
-        |result| display.suspend(|| sink.put(result)),
+        |result| match sink.is_on_the_terminal() {
+            true => display.suspend(|| sink.put(result)),
+            false => sink.put(result),
+        },
         |progress| {
             summary.update(progress);
             display.update(progress);
@@ -149,7 +157,7 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
     display.finish();
     let is_complete = outcome.is_ok() && !stop.is_requested();
     let ended = match is_complete {
-        true => sink.finish(&args.data),
+        true => sink.finish(&args.data, &places),
         false => sink.leave(),
     };
     let is_complete = is_complete && ended.is_ok();
@@ -159,6 +167,9 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
     }
     let progress = outcome?;
     ended?;
+    if is_complete {
+        places.clean_up();
+    }
     Ok(match is_complete {
         true => Outcome::Complete {
             rows: progress.rows_done,

@@ -1,5 +1,7 @@
 //! The progress bar: shown on a terminal, silent in a pipe.
 
+use std::sync::OnceLock;
+
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use vllm_batch::Progress;
 
@@ -7,6 +9,17 @@ use crate::summary::Rates;
 
 const WITH_TOTAL: &str = "{bar:30} {pos}/{len} rows  {msg}  {elapsed} elapsed, {left} left";
 const WITHOUT_TOTAL: &str = "{spinner} {pos} rows  {msg}  {elapsed} elapsed";
+
+/// The bar of this process, for messages that come from elsewhere.
+static SHOWN: OnceLock<ProgressBar> = OnceLock::new();
+
+/// Prints a line on standard error, above the bar if one is shown.
+pub(crate) fn announce(line: &str) {
+    match SHOWN.get() {
+        Some(bar) => bar.suspend(|| eprintln!("{line}")),
+        None => eprintln!("{line}"),
+    }
+}
 
 /// Rows done, tokens per second and the time left, on standard error.
 pub(crate) struct ProgressDisplay {
@@ -22,13 +35,18 @@ impl ProgressDisplay {
         let template = total.map_or(WITHOUT_TOTAL, |_| WITH_TOTAL);
         if let Ok(style) = ProgressStyle::with_template(template) {
             let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                let _ = write!(out, "{}", HumanDuration(state.eta()));
+                let _ = match state.per_sec() > 0.0 {
+                    true => write!(out, "{}", HumanDuration(state.eta())),
+                    false => write!(out, "unknown"),
+                };
             };
             bar.set_style(style.with_key("left", left));
         }
         bar.set_position(resumed.rows_done);
         // Rows of earlier runs say nothing about the time left.
         bar.reset_eta();
+        // There is one job in a process, so this is the first bar.
+        let _ = SHOWN.set(bar.clone());
         Self { bar, resumed }
     }
 

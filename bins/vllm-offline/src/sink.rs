@@ -1,7 +1,7 @@
 //! Where results go: through a journal into a file, or to a stream as they come.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use vllm_batch::{
@@ -10,6 +10,7 @@ use vllm_batch::{
 };
 
 use crate::args::DataArgs;
+use crate::places::Places;
 
 /// A place that nobody else writes to, before it is known what the job is.
 pub(crate) enum OpenSink {
@@ -39,8 +40,8 @@ pub(crate) struct Stream {
 }
 
 impl OpenSink {
-    pub(crate) fn open(args: &DataArgs) -> Result<Self, Error> {
-        let Some(path) = &args.output else {
+    pub(crate) fn open(output: Option<&Path>) -> Result<Self, Error> {
+        let Some(path) = output else {
             return Ok(Self::Stream(Form::Text, Box::new(std::io::stdout())));
         };
         if path == Path::new("-") {
@@ -50,7 +51,7 @@ impl OpenSink {
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
             let file = File::options().write(true).open(path);
             let file = file.map_err(|source| Error::File {
-                path: path.clone(),
+                path: path.to_owned(),
                 source,
             })?;
             return Ok(Self::Stream(
@@ -107,6 +108,11 @@ impl Sink {
         }
     }
 
+    /// Whether results are printed where a progress bar may be.
+    pub(crate) fn is_on_the_terminal(&self) -> bool {
+        matches!(self, Self::Stream(_)) && std::io::stdout().is_terminal()
+    }
+
     pub(crate) fn put(&mut self, result: RowResult) -> Result<(), Error> {
         match self {
             Self::Journal(journal) => journal.put(&result),
@@ -124,12 +130,15 @@ impl Sink {
     }
 
     /// All rows are done.
-    pub(crate) fn finish(self, args: &DataArgs) -> Result<(), Error> {
+    pub(crate) fn finish(self, args: &DataArgs, places: &Places) -> Result<(), Error> {
         match self {
-            Self::Journal(journal) => journal.finish(match args.as_finished {
-                true => OutputOrder::Finished,
-                false => OutputOrder::Input,
-            }),
+            Self::Journal(journal) => {
+                let order = match args.as_finished {
+                    true => OutputOrder::Finished,
+                    false => OutputOrder::Input,
+                };
+                journal.finish_with(order, |written, output| places.deliver(written, output))
+            }
             Self::Stream(mut stream) => Ok(stream.out.flush()?),
         }
     }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::job::Progress;
 use crate::line::{EntryHead, read_entry, seal};
 use crate::order::InOrder;
+use crate::parquet::{ParquetWriter, TableSchema};
 use crate::result::RowResult;
 
 const MAGIC: &str = "{\"vllm-offline-journal\":1,";
@@ -164,53 +165,94 @@ impl Journal {
         self.file.sync_data().map_err(Error::at(&self.path))
     }
 
-    /// Turns the journal of a job whose rows are all done into its output.
+    /// Turns the journal of a job whose rows are all done into its output: a Parquet file where
+    /// its name ends so, else JSON lines.
     ///
     /// # Errors
     /// The output cannot be written; the journal stays.
-    pub fn finish(mut self, order: OutputOrder) -> Result<()> {
+    pub fn finish(self, order: OutputOrder) -> Result<()> {
+        self.finish_with(order, move_into_place)
+    }
+
+    /// Like [`Journal::finish`]; `deliver` takes the written file, whole and on the disk, to the
+    /// output's place.
+    ///
+    /// # Errors
+    /// The output cannot be written or delivered; the journal stays.
+    pub fn finish_with(
+        mut self,
+        order: OutputOrder,
+        deliver: impl FnOnce(&Path, &Path) -> Result<()>,
+    ) -> Result<()> {
         self.sync()?;
         let unfinished = with_suffix(&self.output, ".tmp");
         let file = File::create(&unfinished).map_err(Error::at(&unfinished))?;
         let mut out = BufWriter::with_capacity(1 << 18, file);
-        let num_rows = self.write_rows(order, &mut out)?;
+        match self.output.extension().is_some_and(|end| end == "parquet") {
+            true => self.write_table(order, &mut out)?,
+            false => self.each_row(order, |json| {
+                out.write_all(json.as_bytes())?;
+                out.write_all(b"\n")
+            })?,
+        }
+        let written = out.into_inner().map_err(|error| error.into_error());
+        written
+            .and_then(|file| file.sync_all())
+            .map_err(Error::at(&unfinished))?;
+        deliver(&unfinished, &self.output)?;
+        // Where it was delivered elsewhere it is still here.
+        if unfinished.exists() {
+            std::fs::remove_file(&unfinished).map_err(Error::at(&unfinished))?;
+        }
+        std::fs::remove_file(&self.path).map_err(Error::at(&self.path))
+    }
+
+    /// Writes a Parquet file: one pass finds the types of the columns, another writes them.
+    fn write_table(&self, order: OutputOrder, out: &mut BufWriter<File>) -> Result<()> {
+        let mut schema = TableSchema::default();
+        self.each_row(order, |json| {
+            schema.add(&serde_json::from_str(json)?);
+            Ok(())
+        })?;
+        let mut table = ParquetWriter::new(out, schema)?;
+        self.each_row(order, |json| {
+            table.add(&serde_json::from_str(json)?, json.len())
+        })?;
+        table.finish()?;
+        Ok(())
+    }
+
+    /// Gives the line of every row.
+    fn each_row(
+        &self,
+        order: OutputOrder,
+        mut emit: impl FnMut(&str) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let mut reader = self.entries()?;
+        let mut in_order = InOrder::starting_at(self.done.first());
+        let mut line = Vec::new();
+        let mut num_rows = 0;
+        let mut emit = |json: &str| {
+            num_rows += 1;
+            emit(json)
+        };
+        while let Some((head, json)) =
+            read_entry(&mut reader, &mut line).map_err(Error::at(&self.path))?
+        {
+            match order {
+                OutputOrder::Finished => emit(json)?,
+                OutputOrder::Input => {
+                    in_order.push(head.index, json.to_owned(), |json| emit(&json))?;
+                }
+            }
+        }
         if num_rows != self.done.len() {
             return Err(self.refuse(&format!(
                 "it was changed from outside: {num_rows} of {} rows are left",
                 self.done.len()
             )));
         }
-        let written = out.into_inner().map_err(|error| error.into_error());
-        written
-            .and_then(|file| file.sync_all())
-            .map_err(Error::at(&unfinished))?;
-        std::fs::rename(&unfinished, &self.output).map_err(Error::at(&self.output))?;
-        sync_folder(&self.output)?;
-        std::fs::remove_file(&self.path).map_err(Error::at(&self.path))
-    }
-
-    /// Writes the line of every row, and says how many there were.
-    fn write_rows(&self, order: OutputOrder, out: &mut impl Write) -> Result<u64> {
-        let mut reader = self.entries()?;
-        let mut in_order = InOrder::starting_at(self.done.first());
-        let mut line = Vec::new();
-        let mut num_rows = 0;
-        let mut write_row = |json: &str| {
-            num_rows += 1;
-            out.write_all(json.as_bytes())?;
-            out.write_all(b"\n")
-        };
-        while let Some((head, json)) =
-            read_entry(&mut reader, &mut line).map_err(Error::at(&self.path))?
-        {
-            match order {
-                OutputOrder::Finished => write_row(json)?,
-                OutputOrder::Input => {
-                    in_order.push(head.index, json.to_owned(), |json| write_row(&json))?;
-                }
-            }
-        }
-        Ok(num_rows)
+        Ok(())
     }
 
     fn entries(&self) -> Result<BufReader<&File>> {
@@ -304,6 +346,15 @@ impl Journal {
             reason: reason.to_owned(),
         }
     }
+}
+
+/// Renames a file that is whole and on the disk, so that the change outlasts a crash.
+///
+/// # Errors
+/// What the system says.
+pub fn move_into_place(written: &Path, output: &Path) -> Result<()> {
+    std::fs::rename(written, output).map_err(Error::at(output))?;
+    sync_folder(output)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

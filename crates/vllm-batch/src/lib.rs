@@ -1,6 +1,7 @@
 //! Offline jobs: rows of a data set in, results out, none lost.
 //!
-//! Knows how rows are written down (text lines, JSON lines, tables, OpenAI batch files), keeps the
+//! Knows how rows are written down (text lines, JSON lines, CSV and
+//! Parquet tables, OpenAI batch files), keeps the
 //! engine's batch full while it reads ahead, and keeps results in a journal, so that a job that
 //! is cut off goes on where it stopped. A bad row becomes an error result and the job goes on.
 //! Nothing in memory grows with the data set. It must never know command lines, terminals, HTTP or
@@ -33,6 +34,11 @@ mod journal;
 mod line;
 mod openai;
 mod order;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(not(feature = "parquet"))]
+#[path = "parquet/absent.rs"]
+mod parquet;
 mod reader;
 mod result;
 mod row;
@@ -43,7 +49,7 @@ mod stop;
 pub use done::DoneRows;
 pub use error::{Error, Result};
 pub use job::{Job, JobSettings, Progress};
-pub use journal::{JobIdentity, Journal, LockedJournal, OutputOrder};
+pub use journal::{JobIdentity, Journal, LockedJournal, OutputOrder, move_into_place};
 pub use openai::BatchRequest;
 pub use order::InOrder;
 pub use reader::{InputFormat, InputOptions, Record, RowReader, Survey};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::done::chain;
 use crate::error::{Error, Result};
 use crate::openai::BatchRequest;
+use crate::parquet::ParquetRows;
 use crate::row::{Row, RowInput};
 
 /// How a file's rows are written down.
@@ -21,14 +22,18 @@ pub enum InputFormat {
     OpenAiBatch,
     /// Comma-separated values below a line of column names.
     Csv,
+    /// A table in an Apache Parquet file.
+    Parquet,
 }
 
 impl InputFormat {
-    /// `.jsonl`, `.ndjson` and `.json` hold JSON lines, `.csv` a table, everything else text.
+    /// `.jsonl`, `.ndjson` and `.json` hold JSON lines, `.csv` and `.parquet` tables, everything else
+    /// text.
     pub fn of_path(path: &Path) -> Self {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("jsonl" | "ndjson" | "json") => Self::JsonLines,
             Some("csv") => Self::Csv,
+            Some("parquet") => Self::Parquet,
             _ => Self::Text,
         }
     }
@@ -40,6 +45,7 @@ impl InputFormat {
             Self::JsonLines => "jsonl",
             Self::OpenAiBatch => "openai-batch",
             Self::Csv => "csv",
+            Self::Parquet => "parquet",
         }
     }
 }
@@ -50,7 +56,7 @@ pub struct InputOptions {
     /// How rows are written down. Without, the file's name decides, and JSON lines that begin
     /// with a line of an OpenAI batch file are one.
     pub format: Option<InputFormat>,
-    /// The column of a CSV file that is the prompt.
+    /// The column of a table that is the prompt.
     pub prompt_column: String,
 }
 
@@ -88,6 +94,7 @@ pub struct Record {
 enum Content {
     Line(InputFormat, Vec<u8>),
     Csv(Arc<Header>, csv::ByteRecord),
+    Columns(Arc<str>, serde_json::Map<String, serde_json::Value>),
     Damaged(String),
 }
 
@@ -117,6 +124,7 @@ impl Record {
             Content::Csv(header, record) => {
                 Row::from_csv(&header.names, header.prompt_column, &record)
             }
+            Content::Columns(prompt_column, columns) => Row::from_table(columns, &prompt_column),
             Content::Damaged(message) => Err(message),
         };
         row.map_err(|message| format!("{}:{}: {message}", self.name, self.line))
@@ -142,6 +150,10 @@ enum Source {
         reader: Box<csv::Reader<Box<dyn Read + Send>>>,
         header: Arc<Header>,
     },
+    Parquet {
+        rows: Box<ParquetRows>,
+        prompt_column: Arc<str>,
+    },
 }
 
 impl RowReader {
@@ -150,13 +162,27 @@ impl RowReader {
     /// # Errors
     /// The file cannot be opened, or it is a table without the prompt's column.
     pub fn open(path: &Path, options: &InputOptions) -> Result<Self> {
+        Self::open_as(&path.display().to_string(), path, options)
+    }
+
+    /// Opens a file that is called `name` in messages: the local copy of something else.
+    ///
+    /// # Errors
+    /// As [`RowReader::open`].
+    pub fn open_as(name: &str, path: &Path, options: &InputOptions) -> Result<Self> {
         let file = File::open(path).map_err(Error::at(path))?;
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            let name = path.display();
             return Err(Error::Input(format!("{name}: is a folder, not a data set")));
         }
         let by_name = InputFormat::of_path(path);
-        Self::new(path.display().to_string(), file, by_name, options)
+        if options.format.unwrap_or(by_name) == InputFormat::Parquet {
+            return Ok(Self {
+                name: name.into(),
+                source: parquet_source(name, file, &options.prompt_column)?,
+                next_index: 0,
+            });
+        }
+        Self::new(name.to_owned(), file, by_name, options)
     }
 
     /// Reads a stream, which is text unless the options say otherwise.
@@ -179,6 +205,10 @@ impl RowReader {
     ) -> Result<Self> {
         let format = options.format.unwrap_or(by_name);
         let source = match format {
+            InputFormat::Parquet => {
+                let reason = "a Parquet file is read from its end; give the file's name";
+                return Err(Error::Input(format!("{name}: {reason}")));
+            }
             InputFormat::Csv => csv_source(&name, Box::new(stream), &options.prompt_column)?,
             format => Source::Lines {
                 reader: Box::new(BufReader::with_capacity(1 << 16, stream)),
@@ -199,11 +229,19 @@ impl RowReader {
     /// # Errors
     /// The file cannot be read.
     pub fn survey(path: &Path, options: &InputOptions) -> Result<Survey> {
+        Self::survey_as(&path.display().to_string(), path, options)
+    }
+
+    /// Counts the rows of a file that is called `name` in messages.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn survey_as(name: &str, path: &Path, options: &InputOptions) -> Result<Survey> {
         let mut survey = Survey {
             rows: 0,
             checksum: 0,
         };
-        for record in Self::open(path, options)? {
+        for record in Self::open_as(name, path, options)? {
             survey.rows += 1;
             survey.checksum = chain(survey.checksum, record?.checksum);
         }
@@ -254,6 +292,17 @@ impl RowReader {
                 };
                 (hasher.finalize(), line, content)
             }
+            Source::Parquet {
+                rows,
+                prompt_column,
+            } => {
+                let Some(columns) = rows.next_row()? else {
+                    return Ok(None);
+                };
+                let checksum = checksum_of(&columns)?;
+                let content = Content::Columns(Arc::clone(prompt_column), columns);
+                (checksum, index + 1, content)
+            }
         };
         self.next_index += 1;
         Ok(Some(Record {
@@ -294,6 +343,43 @@ fn next_line(reader: &mut impl BufRead, number: &mut u64) -> std::io::Result<Opt
     }
 }
 
+fn parquet_source(name: &str, file: File, prompt_column: &str) -> Result<Source> {
+    let rows = ParquetRows::open(name, file)?;
+    let has = |column: &str| rows.columns().iter().any(|found| found == column);
+    if !has(prompt_column) && !has("messages") {
+        return Err(no_prompt_column(name, prompt_column, rows.columns()));
+    }
+    Ok(Source::Parquet {
+        rows: Box::new(rows),
+        prompt_column: prompt_column.into(),
+    })
+}
+
+fn no_prompt_column(name: &str, column: &str, columns: &[String]) -> Error {
+    Error::NoPromptColumn {
+        name: name.to_owned(),
+        column: column.to_owned(),
+        columns: columns.join(", "),
+    }
+}
+
+/// CRC-32 of the row as JSON, which is never put together.
+fn checksum_of(columns: &serde_json::Map<String, serde_json::Value>) -> Result<u32> {
+    struct Crc(crc32fast::Hasher);
+    impl std::io::Write for Crc {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut crc = Crc(crc32fast::Hasher::new());
+    serde_json::to_writer(&mut crc, columns).map_err(|error| Error::Input(error.to_string()))?;
+    Ok(crc.0.finalize())
+}
+
 fn csv_source(name: &str, stream: Box<dyn Read + Send>, prompt_column: &str) -> Result<Source> {
     let mut reader = csv::Reader::from_reader(stream);
     let names: Vec<String> = reader
@@ -303,11 +389,7 @@ fn csv_source(name: &str, stream: Box<dyn Read + Send>, prompt_column: &str) -> 
         .map(str::to_owned)
         .collect();
     let Some(column) = names.iter().position(|name| name == prompt_column) else {
-        return Err(Error::NoPromptColumn {
-            name: name.to_owned(),
-            column: prompt_column.to_owned(),
-            columns: names.join(", "),
-        });
+        return Err(no_prompt_column(name, prompt_column, &names));
     };
     Ok(Source::Csv {
         reader: Box::new(reader),

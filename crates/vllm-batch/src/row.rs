@@ -22,7 +22,7 @@ pub enum RowInput {
 pub struct Row {
     /// What to ask.
     pub input: RowInput,
-    /// All columns of a JSON or CSV row, which the result repeats; empty for other rows.
+    /// All columns of a JSON row or a table's, which the result repeats; empty for other rows.
     pub columns: Map<String, Value>,
 }
 
@@ -55,6 +55,28 @@ impl Row {
             (Some(_), None) => return Err("`prompt` must be a string or token ids".into()),
             (None, Some(Value::Array(messages))) => RowInput::Messages(messages.clone()),
             (None, Some(_)) => return Err("`messages` must be a list of messages".into()),
+        };
+        Ok(Self { input, columns })
+    }
+
+    /// Reads a row of a table with types, whose prompt (text or token ids) is in `prompt_column`, or
+    /// whose conversation is in `messages`.
+    ///
+    /// # Errors
+    /// One sentence that says what the row lacks.
+    pub(crate) fn from_table(
+        columns: Map<String, Value>,
+        prompt_column: &str,
+    ) -> std::result::Result<Self, String> {
+        let given = |name: &str| columns.get(name).filter(|value| !value.is_null());
+        let input = match (given(prompt_column), given("messages")) {
+            (Some(Value::String(text)), _) => RowInput::Prompt(text.clone()),
+            (Some(Value::Array(ids)), _) => RowInput::TokenIds(token_ids(ids)?),
+            (Some(_), _) => {
+                return Err(format!("`{prompt_column}` must be text or token ids"));
+            }
+            (None, Some(Value::Array(messages))) => RowInput::Messages(messages.clone()),
+            (None, _) => return Err(format!("`{prompt_column}` is empty")),
         };
         Ok(Self { input, columns })
     }
