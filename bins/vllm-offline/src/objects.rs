@@ -100,7 +100,9 @@ fn job_name(args: &DataArgs) -> String {
     const LONGEST: usize = 200;
     let named = match &args.output {
         Some(path) if path == Path::new("-") => None,
-        Some(path) if object(Some(path.as_path())).is_ok_and(|found| found.is_some()) => Some(path.clone()),
+        Some(path) if object(Some(path.as_path())).is_ok_and(|found| found.is_some()) => {
+            Some(path.clone())
+        }
         Some(path) => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
         None => None,
     };
