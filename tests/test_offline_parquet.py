@@ -111,3 +111,30 @@ def test_shards_and_damage(tmp_path):
     assert "one of: question" in answer("--input", missing, code=1).stderr
     stdin = run_offline("--input", "-", "--input-format", "parquet", stdin="PAR1")
     assert stdin.returncode == 1 and "read from its end" in stdin.stderr
+
+
+def test_bad_rows_of_a_table_count_and_end_the_job_where_that_is_asked(tmp_path):
+    prompts = [FRANCE, None, FRANCE, "", FRANCE, None]
+    data = write(tmp_path / "rows.parquet", {"prompt": prompts, "n": list(range(6))})
+    output = tmp_path / "answers.parquet"
+    places = ("--input", data, "--output", output)
+    strict = answer(*places, "--strict", code=1)
+    assert "1 rows failed, at most 0 may" in strict.stderr and "rows.parquet:" in strict.stderr
+    assert "(--max-errors)" in strict.stderr and not output.exists()
+    # The failed row is done, so the same command would otherwise go on behind it.
+    assert "in an earlier run" in answer(*places, "--strict", code=1).stderr
+    assert "at most 1 may" in answer(*places, "--max-errors", "1", code=1).stderr
+    answer(*places, "--max-errors", "3", code=3)
+    table = pyarrow.parquet.read_table(output)
+    assert table["index"].to_pylist() == list(range(6))
+    errors = [error and error.split(": ")[0].rpartition("/")[2] for error in table["error"].to_pylist()]
+    assert errors[:3] == [None, "rows.parquet:2", None] and errors[4:] == [None, "rows.parquet:6"]
+
+
+def test_rows_as_they_finish(tmp_path):
+    data = write(tmp_path / "rows.parquet", {"prompt": [FRANCE] * 50, "n": list(range(50))})
+    output = tmp_path / "answers.parquet"
+    answer("--input", data, "--output", output, "--as-finished", "--max-num-seqs", "8")
+    table = pyarrow.parquet.read_table(output)
+    assert sorted(table["n"].to_pylist()) == list(range(50))
+    assert table["n"].to_pylist() == table["index"].to_pylist()

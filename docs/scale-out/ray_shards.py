@@ -2,13 +2,13 @@
 
     python ray_shards.py --input prompts.jsonl --output answers.jsonl --shards 8 -- --model demo
 
-What follows `--` goes to every process. Input and output must be on a folder that all nodes see. A
-task whose node or process dies is placed again and goes on from its journal.
+What follows `--` goes to every process. Input and output must be on a folder that all nodes see, or
+in an object store. A task whose node or process dies is placed again and goes on from its journal.
+The parts of an output are put together if it is a file of lines; tables and objects stay in parts.
 """
 
 import argparse
 import os
-import pathlib
 import shutil
 import subprocess
 
@@ -21,7 +21,7 @@ def answer(number, shards, arguments):
     """Works on one shard to its end, and tells its output and whether all its rows have answers."""
     output = part(arguments.output, number)
     command = [
-        *(arguments.program, "--input", arguments.input, "--output", str(output)),
+        *(arguments.program, "--input", arguments.input, "--output", output),
         *("--shard", f"{number}/{shards}", *arguments.rest),
     ]
     run = subprocess.run(command, stderr=subprocess.PIPE, text=True, encoding="utf-8")
@@ -30,9 +30,17 @@ def answer(number, shards, arguments):
     return output, run.returncode == 0
 
 
+def place(text):
+    return text if "://" in text else os.path.abspath(text)
+
+
 def part(output, number):
-    path = pathlib.Path(output)
-    return path.with_name(f"{path.stem}-{number:04}{path.suffix}")
+    stem, suffix = os.path.splitext(output)
+    return f"{stem}-{number:04}{suffix}"
+
+
+def has_lines_in_a_file(output):
+    return "://" not in output and not output.endswith(".parquet")
 
 
 def join(parts, output):
@@ -44,13 +52,13 @@ def join(parts, output):
                 shutil.copyfileobj(piece, whole)
     os.replace(unfinished, output)
     for path in parts:
-        path.unlink()
+        os.unlink(path)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--input", required=True, type=os.path.abspath)
-    parser.add_argument("--output", required=True, type=os.path.abspath, help="a .jsonl file")
+    parser.add_argument("--input", required=True, type=place)
+    parser.add_argument("--output", required=True, type=place)
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--program", default="vllm-offline")
     parser.add_argument("--cpus-per-shard", type=float, default=1)
@@ -75,9 +83,11 @@ def main():
         number = waiting.pop(done)
         finished[number] = ray.get(done)
         print(f"shard {number} is done, {len(waiting)} to go", flush=True)
-    join([finished[number][0] for number in numbers], arguments.output)
+    parts = [finished[number][0] for number in numbers]
+    if has_lines_in_a_file(arguments.output):
+        join(parts, arguments.output)
     if not all(complete for _, complete in finished.values()):
-        raise SystemExit(f"some rows failed; {arguments.output} says why")
+        raise SystemExit("some rows failed; their results say why")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 mod args;
 mod bench;
 mod data;
+mod interrupt;
 #[cfg(feature = "object-store")]
 mod objects;
 mod places;
@@ -22,14 +23,15 @@ use std::sync::Arc;
 
 use clap::Parser;
 use serde_json::json;
-use vllm_batch::{Error, Job, JobIdentity, JobSettings, Stop};
+use vllm_batch::{Error, Job, JobIdentity, JobSettings};
 use vllm_engine::{AsyncLlm, DEMO_MODEL, EngineClient, LoadObserver, SamplingParams, plan_memory};
 use vllm_terminal::ByteBar;
 
 use crate::args::{Args, Command};
 use crate::data::DataSet;
+use crate::interrupt::{Doing, Interrupts};
 use crate::places::Places;
-use crate::progress::{ProgressDisplay, announce};
+use crate::progress::ProgressDisplay;
 use crate::sink::OpenSink;
 use crate::summary::Summary;
 
@@ -53,11 +55,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let stop = Stop::default();
-    if let Err(error) = install_interrupt_handler(&stop) {
-        eprintln!("vllm-offline: Ctrl-C will not be handled: {error}");
-    }
-    match run(&args, &stop) {
+    match run(&args, &Interrupts::install()) {
         Ok(Outcome::Complete { rows, failed }) if failed > 0 => {
             eprintln!("vllm-offline: {failed} of {rows} rows failed; their results say why");
             ExitCode::from(3)
@@ -86,18 +84,7 @@ enum Outcome {
     Interrupted,
 }
 
-/// The first Ctrl-C lets rows under way finish, the second ends the process.
-fn install_interrupt_handler(stop: &Stop) -> Result<(), ctrlc::Error> {
-    let stop = stop.clone();
-    ctrlc::set_handler(move || {
-        if stop.request() {
-            std::process::exit(130);
-        }
-        announce("vllm-offline: finishing the rows under way; Ctrl-C again stops at once");
-    })
-}
-
-fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
+fn run(args: &Args, interrupts: &Interrupts) -> Result<Outcome, Error> {
     let model = args.model.as_deref().unwrap_or_else(|| {
         eprintln!("No --model given: using the embedded demo model.");
         DEMO_MODEL
@@ -137,6 +124,8 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
         eprintln!("Going on after {} rows that are done.", resumed.rows_done);
     }
 
+    let stop = interrupts.stop();
+    interrupts.now(Doing::Answering);
     let mut summary = Summary::new(resumed);
     let display = ProgressDisplay::new(data.num_rows(), resumed);
     let (done, rows) = (sink.done(data.first_row()), data.into_rows());
@@ -157,7 +146,10 @@ fn run(args: &Args, stop: &Stop) -> Result<Outcome, Error> {
     display.finish();
     let is_complete = outcome.is_ok() && !stop.is_requested();
     let ended = match is_complete {
-        true => sink.finish(&args.data, &places),
+        true => {
+            interrupts.now(Doing::Delivering);
+            sink.finish(&args.data, &places)
+        }
         false => sink.leave(),
     };
     let is_complete = is_complete && ended.is_ok();

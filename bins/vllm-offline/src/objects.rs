@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 use vllm_batch::Error;
 use vllm_storage::ObjectUrl;
+use vllm_terminal::ByteBar;
 
 use crate::args::DataArgs;
 
@@ -44,18 +45,23 @@ impl Objects {
         let Some(url) = &self.input else {
             return Ok(None);
         };
-        let bar = transfer_bar("fetching");
-        let fetched = url.fetch(&self.folder, |have, size| show(&bar, have, size));
-        bar.finish_and_clear();
-        self.fetched = Some(fetched.map_err(text)?);
-        Ok(self.fetched.clone())
+        let (fetched, bytes) = with_bar("Fetching", |show| url.fetch(&self.folder, show));
+        let fetched = fetched.map_err(text)?;
+        match bytes {
+            0 => eprintln!("{url} was fetched before."),
+            bytes => eprintln!("Fetched {url}, {}.", HumanBytes(bytes)),
+        }
+        self.fetched = Some(fetched.clone());
+        Ok(Some(fetched))
     }
 
-    /// The local file beside which the journal of a remote output lies.
+    /// Makes sure that the output will be taken: the time to learn otherwise is not when all rows
+    /// are done. Gives the local file beside which its journal lies.
     pub(crate) fn stand_in_for_output(&self) -> Result<Option<PathBuf>, Error> {
         let Some(url) = &self.output else {
             return Ok(None);
         };
+        url.check_writable().map_err(text)?;
         let file_error = |source| Error::File {
             path: self.folder.clone(),
             source,
@@ -65,14 +71,20 @@ impl Objects {
         Ok(Some(self.folder.join(url.file_name())))
     }
 
+    /// Sends the output, or moves it where it is a file.
     pub(crate) fn deliver(&self, written: &Path, output: &Path) -> Result<(), Error> {
         let Some(url) = &self.output else {
             return vllm_batch::move_into_place(written, output);
         };
-        let bar = transfer_bar("sending");
-        let sent = url.upload(written, |sent, size| show(&bar, sent, size));
-        bar.finish_and_clear();
-        sent.map_err(|error| Error::Output(std::io::Error::other(error)))
+        let (sent, bytes) = with_bar("Sending", |show| url.upload(written, show));
+        sent.map_err(|error| {
+            Error::Output(std::io::Error::other(format!(
+                "{error}; they are in {}, and the same command sends them again",
+                written.display()
+            )))
+        })?;
+        eprintln!("Sent {} to {url}.", HumanBytes(bytes));
+        Ok(())
     }
 
     /// Removes the copy of the data set, and the folder if nothing is left in it. What cannot be
@@ -87,6 +99,22 @@ impl Objects {
     }
 }
 
+/// Runs a transfer, shows it on a terminal, and tells how many bytes there are in all.
+fn with_bar<T>(
+    what: &'static str,
+    transfer: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T,
+) -> (T, u64) {
+    let bar = ByteBar::on_terminal(what);
+    let mut bytes = 0;
+    let outcome = transfer(&mut |done, total| {
+        bytes = total;
+        if let Some(bar) = &bar {
+            bar.show(done, total);
+        }
+    });
+    (outcome, bytes)
+}
+
 fn object(path: Option<&Path>) -> Result<Option<ObjectUrl>, Error> {
     let address = path
         .and_then(Path::to_str)
@@ -94,22 +122,18 @@ fn object(path: Option<&Path>) -> Result<Option<ObjectUrl>, Error> {
     address.map(str::parse).transpose().map_err(text)
 }
 
-/// The same for every run of a job, so that a run finds what the one before has left. Jobs whose
-/// results go to a stream cannot be continued and get a folder of their own.
+/// The same for every run of a job, so that a run finds what the one before has left.
 fn job_name(args: &DataArgs) -> String {
     const LONGEST: usize = 200;
-    let named = match &args.output {
-        Some(path) if path == Path::new("-") => None,
-        Some(path) if object(Some(path.as_path())).is_ok_and(|found| found.is_some()) => {
-            Some(path.clone())
-        }
-        Some(path) => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
-        None => None,
+    let is_object = |path: &Path| path.to_str().is_some_and(ObjectUrl::is_one);
+    // Results that go to a stream have no journal, so only the data set is kept.
+    let file = args.output.as_ref().filter(|path| *path != Path::new("-"));
+    let named = match file.or(args.input.as_ref()) {
+        Some(path) if is_object(path) => path.clone(),
+        Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+        None => PathBuf::new(),
     };
-    let name = named.map_or_else(
-        || format!("stream-{}", std::process::id()),
-        |path| path.to_string_lossy().into_owned(),
-    );
+    let name = named.to_string_lossy();
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || ".-".contains(c) {
             c
@@ -135,19 +159,4 @@ fn default_work_dir() -> Option<PathBuf> {
 
 fn text(error: vllm_storage::Error) -> Error {
     Error::Input(error.to_string())
-}
-
-fn show(bar: &ProgressBar, done: u64, size: u64) {
-    bar.set_length(size);
-    bar.set_position(done);
-}
-
-/// Hidden where standard error is no terminal.
-fn transfer_bar(what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(0).with_message(what);
-    let template = "{msg} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}, {eta} left";
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }

@@ -21,15 +21,17 @@ impl Places {
     /// Finds the files; a data set that is an object is fetched.
     pub(crate) fn find(args: &DataArgs) -> Result<Self, Error> {
         let mut remote = remote::Objects::of(args)?;
+        // Before the data set, which may take long to fetch.
+        let output = remote
+            .stand_in_for_output()?
+            .or_else(|| args.output.clone());
         let input = args.input.as_ref().map(|path| {
             let local = remote.fetch_input()?.unwrap_or_else(|| path.clone());
             Ok::<_, Error>((local, path.display().to_string()))
         });
         Ok(Self {
             input: input.transpose()?,
-            output: remote
-                .stand_in_for_output()?
-                .or_else(|| args.output.clone()),
+            output,
             remote,
         })
     }

@@ -113,7 +113,10 @@ fn run(settings: Settings) -> Result<ExitCode, String> {
         let loading = tokio::task::spawn_blocking(move || AsyncLlm::new(&engine_config));
         let engine = tokio::select! {
             loaded = loading => loaded.map_err(text)?.map_err(text)?,
-            () = shutdown.reached(Phase::Stopping) => return Ok(ExitCause::Stopped),
+            () = shutdown.reached(Phase::Stopping) => {
+                tracing::info!("Stopped while the model was loading");
+                return Ok(ExitCause::Stopped);
+            }
         };
         if let (true, Some(defaults)) = (
             has_model_defaults,

@@ -120,6 +120,8 @@ impl Job {
         mut on_result: impl FnMut(RowResult) -> Result<()>,
         mut on_progress: impl FnMut(&Progress),
     ) -> Result<Progress> {
+        let earlier = (progress.rows_failed > 0).then(|| "in an earlier run".to_owned());
+        self.check_failures(&progress, earlier)?;
         let mut rows = feed(records, done.clone())?;
         let mut running = FuturesUnordered::new();
         let mut next_index = done.low();

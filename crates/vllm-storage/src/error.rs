@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use object_store::Error as StoreError;
+use crate::advice::explain;
+use crate::store::Direction;
+use crate::url::ObjectUrl;
 
 /// Everything that stops a transfer.
 #[derive(Debug, thiserror::Error)]
@@ -43,38 +45,19 @@ impl Error {
     }
 
     /// For `map_err` around operations on the object at `url`.
-    pub(crate) fn of(url: &str) -> impl Fn(StoreError) -> Self + '_ {
-        move |error| {
-            let advice = match &error {
-                StoreError::NotFound { .. } => "there is no such object",
-                StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
-                    "the store refuses; check the credentials in the environment \
-                     (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, \
-                     or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY)"
-                }
-                StoreError::Precondition { .. } => "the object has changed meanwhile; start again",
-                _ => "the store cannot be used",
-            };
-            Self::Store {
-                url: url.to_owned(),
-                reason: format!("{advice}: {}", chain(&error)),
-            }
-        }
+    pub(crate) fn of(
+        url: &ObjectUrl,
+        direction: Direction,
+    ) -> impl Fn(object_store::Error) -> Self + '_ {
+        move |error| Self::store(url, explain(url.provider(), direction, &error))
     }
-}
 
-/// An error with its causes, as far as they say something new.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let message = next.to_string();
-        if !text.contains(&message) {
-            text = format!("{text}: {message}");
+    pub(crate) fn store(url: &ObjectUrl, reason: String) -> Self {
+        Self::Store {
+            url: url.to_string(),
+            reason,
         }
-        cause = next.source();
     }
-    text
 }
 
 /// The result of everything fallible in this crate.

@@ -16,8 +16,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod advice;
 mod error;
 mod fetch;
+mod provider;
 mod store;
 mod upload;
 mod url;

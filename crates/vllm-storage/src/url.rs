@@ -6,6 +6,7 @@ use std::str::FromStr;
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::provider::Provider;
 
 const SCHEMES: [&str; 5] = ["s3", "gs", "az", "http", "https"];
 
@@ -28,6 +29,10 @@ impl ObjectUrl {
 
     pub(crate) fn as_url(&self) -> &Url {
         &self.0
+    }
+
+    pub(crate) fn provider(&self) -> Provider {
+        Provider::of(&self.0)
     }
 }
 
