@@ -91,21 +91,44 @@ impl TileConfig {
     }
 }
 
-/// Fetches the tile of weights that is four tiles ahead, into the second-level cache: it keeps more
-/// requests in flight than the first.
-macro_rules! fetch_ahead {
-    ($weights:literal) => {
-        concat!(
-            fetch_ahead!($weights, "4096", "4160", "4224", "4288", "4352", "4416", "4480", "4544"),
-            fetch_ahead!($weights, "4608", "4672", "4736", "4800", "4864", "4928", "4992", "5056")
-        )
-    };
-    ($weights:literal, $($offset:literal),*) => {
-        concat!($("prefetcht1 [{", $weights, "}+", $offset, "]\n"),*)
+/// Fetches the 1,024 bytes at some distance from a register, 16 lines.
+macro_rules! fetch {
+    ($hint:literal, $from:literal, $($offset:literal),*) => {
+        concat!($("prefetch", $hint, " [{", $from, "}+", $offset, "]\n"),*)
     };
 }
 
-/// Leaves what is ahead where it is.
+/// Fetches the tile of weights that is four tiles ahead from memory into the second-level cache: it
+/// keeps more requests in flight than the first.
+macro_rules! fetch_from_memory {
+    ($weights:literal) => {
+        concat!(
+            fetch!(
+                "t1", $weights, "4096", "4160", "4224", "4288", "4352", "4416", "4480", "4544"
+            ),
+            fetch!(
+                "t1", $weights, "4608", "4672", "4736", "4800", "4864", "4928", "4992", "5056"
+            )
+        )
+    };
+}
+
+/// Fetches the next tile into the first-level cache: loads of tiles wait for each line that is not
+/// there, and too few of them are in flight to hide that.
+macro_rules! fetch_next_tile {
+    ($tiles:literal) => {
+        concat!(
+            fetch!(
+                "t0", $tiles, "1024", "1088", "1152", "1216", "1280", "1344", "1408", "1472"
+            ),
+            fetch!(
+                "t0", $tiles, "1536", "1600", "1664", "1728", "1792", "1856", "1920", "1984"
+            )
+        )
+    };
+}
+
+/// Leaves in memory what is there.
 macro_rules! fetch_nothing {
     ($weights:literal) => {
         ""
@@ -153,17 +176,21 @@ pub(super) unsafe fn rows_by_four_panels(config: &TileConfig, operands: Operands
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            fetch_ahead!("w0"),
+            fetch_from_memory!("w0"),
+            fetch_next_tile!("w0"),
             "tileloadd tmm4, [{x}+{row}*1]",
             "tileloadd tmm5, [{w0}+{row}*1]",
             "tdpbf16ps tmm0, tmm4, tmm5",
-            fetch_ahead!("w1"),
+            fetch_from_memory!("w1"),
+            fetch_next_tile!("w1"),
             "tileloadd tmm6, [{w1}+{row}*1]",
             "tdpbf16ps tmm1, tmm4, tmm6",
-            fetch_ahead!("w2"),
+            fetch_from_memory!("w2"),
+            fetch_next_tile!("w2"),
             "tileloadd tmm7, [{w2}+{row}*1]",
             "tdpbf16ps tmm2, tmm4, tmm7",
-            fetch_ahead!("w3"),
+            fetch_from_memory!("w3"),
+            fetch_next_tile!("w3"),
             "tileloadd tmm5, [{w3}+{row}*1]",
             "tdpbf16ps tmm3, tmm4, tmm5",
             "add {x}, 1024",
@@ -211,7 +238,7 @@ pub(super) unsafe fn rows_by_panel(config: &TileConfig, operands: Operands) {
             "ldtilecfg [{config}]",
             "tilezero tmm0",
             "2:",
-            fetch_ahead!("w0"),
+            fetch_from_memory!("w0"),
             "tileloadd tmm4, [{x}+{row}*1]",
             "tileloadd tmm5, [{w0}+{row}*1]",
             "tdpbf16ps tmm0, tmm4, tmm5",
@@ -252,14 +279,18 @@ macro_rules! two_by_two {
             "tilezero tmm3",
             "2:",
             $fetch!("w0"),
+            fetch_next_tile!("w0"),
             "tileloadd tmm4, [{x0}+{row}*1]",
             "tileloadd tmm6, [{w0}+{row}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             $fetch!("w1"),
+            fetch_next_tile!("w1"),
             "tileloadd tmm7, [{w1}+{row}*1]",
             "tdpbf16ps tmm1, tmm4, tmm7",
+            fetch_next_tile!("x0"),
             "tileloadd tmm5, [{x1}+{row}*1]",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            fetch_next_tile!("x1"),
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {x0}, 1024",
             "add {x1}, 1024",
@@ -305,7 +336,7 @@ pub(super) unsafe fn two_blocks_by_two_panels(
     // SAFETY: the caller's promise; nothing else uses tiles.
     unsafe {
         if first {
-            two_by_two!(fetch_ahead, config, operands);
+            two_by_two!(fetch_from_memory, config, operands);
         } else {
             two_by_two!(fetch_nothing, config, operands);
         }

@@ -1,16 +1,18 @@
 //! Products with weights kept as whole-number codes of 2 to 8 bits.
 //!
 //! A weight is `scale · (code − zero) − min`, with a scale and perhaps a minimum for each group of 16 or
-//! 32 inputs of an output. Rows of activations are rounded to int8, 32 at a time, each with a scale of
-//! its own, so that the sums within a group are sums of whole numbers: exact, and the same in any order.
-//! The groups are added in float32 in the order of the inputs. A row's result therefore depends on
-//! nothing but the row.
+//! 32 inputs of an output. Where the processor has tiles of bfloat16, rows of activations are rounded to
+//! that and multiplied by the bare codes. Elsewhere they are rounded to int8, 32 at a time, each with a
+//! scale of its own, so that the sums within a group are sums of whole numbers. Either way the groups are
+//! added in float32 in the order of the inputs, and a row's result depends on nothing but the row.
 
 mod panels;
 mod plain;
 mod rows;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod unpack;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
@@ -41,7 +43,7 @@ enum Tier {
     /// AVX-512 with byte products.
     #[cfg(target_arch = "x86_64")]
     Vnni,
-    /// The same for few rows, tiles of int8 for many.
+    /// Tiles of bfloat16.
     #[cfg(target_arch = "x86_64")]
     Tiles,
 }
@@ -49,12 +51,12 @@ enum Tier {
 impl Tier {
     fn of(isa: Isa) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if isa >= Isa::Avx512 && isa != Isa::Neon && is_x86_feature_detected!("avx512vnni") {
-            return if isa == Isa::Amx {
-                Self::Tiles
-            } else {
-                Self::Vnni
-            };
+        match isa {
+            Isa::Amx => return Self::Tiles,
+            Isa::Avx512 | Isa::Avx512Bf16 if is_x86_feature_detected!("avx512vnni") => {
+                return Self::Vnni;
+            }
+            _ => {}
         }
         let _ = isa;
         Self::Plain
@@ -109,62 +111,93 @@ fn multiply(
     assert_eq!(x.len(), num_rows * in_features);
     assert!(bias.is_none_or(|bias| bias.len() == out_features));
 
-    // Sums of 16 or of 32 activations go with groups of that size.
-    let of_groups = |group_len: usize| {
-        let wanted = parts
-            .iter()
-            .any(|part| part.form().group_len() == group_len);
-        wanted
-            .then(|| QuantizedRows::new(tier, x, in_features, group_len))
-            .transpose()
-    };
-    let (small, large) = (of_groups(16)?, of_groups(32)?);
-
-    // Part, first panel and first output of each task.
     let mut tasks = Vec::new();
     let mut first_output = 0;
     for part in parts {
-        let rows = if part.form().group_len() == 16 {
-            &small
-        } else {
-            &large
-        };
-        let Some(rows) = rows else { continue };
-        let num_panels = part.rows().div_ceil(PANEL);
-        for panel in (0..num_panels).step_by(TASK_PANELS) {
-            tasks.push((part, rows, panel, first_output + panel * PANEL));
+        for first_panel in (0..part.rows().div_ceil(PANEL)).step_by(TASK_PANELS) {
+            let first = first_panel * PANEL;
+            tasks.push(PanelTask {
+                panels: part,
+                first_panel,
+                outputs: (part.rows() - first).min(TASK_PANELS * PANEL),
+                first_output: first_output + first,
+            });
         }
         first_output += part.rows();
     }
     let work = num_rows
         .saturating_mul(out_features)
         .saturating_mul(in_features);
-    filled(num_rows * out_features, |y| {
+    let mut y = filled(num_rows * out_features, |y| {
         let y = Output(y);
-        pool::for_each(tasks.len(), work, |task| {
-            let (part, rows, first_panel, first_output) = tasks[task];
-            let panels = first_panel..(first_panel + TASK_PANELS).min(part.rows().div_ceil(PANEL));
-            for panel in panels {
-                let output = first_output + (panel - first_panel) * PANEL;
-                let product = Product {
-                    rows,
-                    first_row: 0,
-                    num_rows,
-                    panels: part,
-                    panel,
-                    outputs: (part.rows() - panel * PANEL).min(PANEL),
-                    // SAFETY: `output` is an output of the first row.
-                    y: unsafe { y.get().add(output) },
-                    y_stride: out_features,
-                };
-                // SAFETY: the tier's instructions are there, and the outputs are this task's.
-                unsafe { product.run(tier) };
-                if let Some(bias) = bias {
-                    // SAFETY: the outputs were just written.
-                    unsafe { product.add_bias(&bias[output..]) };
-                }
-            }
-        })
+        match tier {
+            // SAFETY: the tier is only chosen where AMX is; there is room for all outputs.
+            #[cfg(target_arch = "x86_64")]
+            Tier::Tiles => unsafe {
+                tiles::multiply(x, in_features, &tasks, work, &y, out_features)
+            },
+            _ => multiply_bytes(tier, x, in_features, &tasks, work, &y, out_features),
+        }
+    })?;
+    if let Some(bias) = bias {
+        for row in y.chunks_exact_mut(out_features) {
+            row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+        }
+    }
+    Ok(y)
+}
+
+/// Panels of a matrix that one task multiplies.
+struct PanelTask<'a> {
+    panels: &'a QuantizedPanels,
+    first_panel: usize,
+    /// Outputs that the panels really have.
+    outputs: usize,
+    /// Where the first of them stands among the outputs of all parts.
+    first_output: usize,
+}
+
+/// With activations rounded to int8.
+fn multiply_bytes(
+    tier: Tier,
+    x: &[f32],
+    in_features: usize,
+    tasks: &[PanelTask<'_>],
+    work: usize,
+    y: &Output,
+    y_stride: usize,
+) -> Result<()> {
+    // Sums of 16 or of 32 activations go with groups of that size.
+    let of_groups = |group_len: usize| {
+        let wanted = tasks
+            .iter()
+            .any(|task| task.panels.form().group_len() == group_len);
+        wanted
+            .then(|| QuantizedRows::new(tier, x, in_features, group_len))
+            .transpose()
+    };
+    let (small, large) = (of_groups(16)?, of_groups(32)?);
+    pool::for_each(tasks.len(), work, |index| {
+        let task = &tasks[index];
+        let rows = match task.panels.form().group_len() {
+            16 => &small,
+            _ => &large,
+        };
+        let Some(rows) = rows else { return };
+        for (n, first) in (0..task.outputs).step_by(PANEL).enumerate() {
+            let product = Product {
+                rows,
+                first_row: 0,
+                num_rows: x.len() / in_features,
+                panels: task.panels,
+                panel: task.first_panel + n,
+                outputs: (task.outputs - first).min(PANEL),
+                y: y.get().wrapping_add(task.first_output + first),
+                y_stride,
+            };
+            // SAFETY: the tier's instructions are there, and the outputs are this task's.
+            unsafe { product.run(tier) };
+        }
     })
 }
 
@@ -176,27 +209,10 @@ impl Product<'_> {
         // SAFETY: forwarded to the caller.
         unsafe {
             match tier {
-                Tier::Plain => plain::run(self),
                 #[cfg(target_arch = "x86_64")]
                 Tier::Vnni => vnni::run(self),
-                // Eight bits without a zero to take off do not fit a signed byte.
-                #[cfg(target_arch = "x86_64")]
-                Tier::Tiles if self.panels.form().fits_signed_bytes() => tiles::run(self),
-                #[cfg(target_arch = "x86_64")]
-                Tier::Tiles => vnni::run(self),
+                _ => plain::run(self),
             }
-        }
-    }
-
-    /// # Safety
-    /// The sums are written.
-    unsafe fn add_bias(self, bias: &[f32]) {
-        for row in self.first_row..self.first_row + self.num_rows {
-            // SAFETY: forwarded to the caller.
-            let y = unsafe {
-                std::slice::from_raw_parts_mut(self.y.add(row * self.y_stride), self.outputs)
-            };
-            y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
         }
     }
 }

@@ -63,11 +63,6 @@ impl CodeForm {
         self.has_mins
     }
 
-    /// Whether all codes, less the zero, do.
-    pub(super) fn fits_signed_bytes(self) -> bool {
-        self.bits < 8 || self.zero == 128
-    }
-
     fn groups_of_chunk(self) -> usize {
         CHUNK / self.group_len
     }

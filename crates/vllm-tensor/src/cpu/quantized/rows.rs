@@ -13,15 +13,9 @@ pub(super) struct QuantizedRows {
     sums: Vec<i32>,
     /// The same times the scale.
     scaled_sums: Vec<f32>,
-    /// `scales` by blocks of 16 rows, `[blocks][chunks][16]`, and `scaled_sums` likewise, where tiles
-    /// are to be multiplied.
-    blocks: Option<(Vec<f32>, Vec<f32>)>,
     chunks: usize,
     groups_of_chunk: usize,
 }
-
-/// Rows of a block.
-pub(super) const BLOCK_ROWS: usize = 16;
 
 /// One row, by its parts.
 #[derive(Clone, Copy)]
@@ -52,7 +46,6 @@ impl QuantizedRows {
             scales: vec![0.0; num_rows * chunks],
             sums: vec![0; num_rows * chunks * groups_of_chunk],
             scaled_sums: vec![0.0; num_rows * chunks * groups_of_chunk],
-            blocks: None,
             chunks,
             groups_of_chunk,
         };
@@ -85,28 +78,7 @@ impl QuantizedRows {
             },
         )?;
         drop(parts);
-        #[cfg(target_arch = "x86_64")]
-        if tier == Tier::Tiles && num_rows >= super::tiles::MIN_ROWS {
-            let scales = by_blocks(&rows.scales, num_rows, chunks);
-            rows.blocks = Some((scales, by_blocks(&rows.scaled_sums, num_rows, groups)));
-        }
         Ok(rows)
-    }
-
-    /// Scales, `[chunks][16]`, and scaled sums, `[groups][16]`, of the block that begins with row
-    /// `first`; empty where no tiles are to be multiplied.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn block(&self, first: usize) -> (&[f32], &[f32]) {
-        let Some((scales, sums)) = &self.blocks else {
-            return (&[], &[]);
-        };
-        let len = self.chunks * BLOCK_ROWS;
-        let block = first / BLOCK_ROWS;
-        let sums_len = len * self.groups_of_chunk;
-        (
-            &scales[block * len..][..len],
-            &sums[block * sums_len..][..sums_len],
-        )
     }
 
     /// Row `index`.
@@ -119,19 +91,6 @@ impl QuantizedRows {
             scaled_sums: &self.scaled_sums[index * groups..][..groups],
         }
     }
-}
-
-/// `[rows][width]` to `[blocks][width][16]`, filled up with zeros.
-#[cfg(target_arch = "x86_64")]
-fn by_blocks(numbers: &[f32], num_rows: usize, width: usize) -> Vec<f32> {
-    let mut blocked = vec![0.0; num_rows.div_ceil(BLOCK_ROWS) * width * BLOCK_ROWS];
-    for (row, numbers) in numbers.chunks_exact(width).enumerate() {
-        let block = &mut blocked[row / BLOCK_ROWS * width * BLOCK_ROWS..];
-        for (index, number) in numbers.iter().enumerate() {
-            block[index * BLOCK_ROWS + row % BLOCK_ROWS] = *number;
-        }
-    }
-    blocked
 }
 
 impl RowMut<'_> {

@@ -17,7 +17,7 @@ const FORMS: [(u32, usize, u8, bool); 12] = [
     (4, 128, 8, false),
 ];
 
-const SIZES: [(usize, usize, usize); 8] = [
+const SIZES: [(usize, usize, usize); 9] = [
     (1, 32, 16),
     (1, 256, 40),
     (2, 64, 17),
@@ -26,6 +26,7 @@ const SIZES: [(usize, usize, usize); 8] = [
     (13, 288, 70),
     (33, 64, 16),
     (46, 96, 20),
+    (300, 160, 150),
 ];
 
 fn tiers() -> Vec<Tier> {
@@ -55,8 +56,28 @@ fn matrix(form: CodeForm, rows: usize, columns: usize) -> Arc<QuantizedPanels> {
     Arc::new(panels.unwrap())
 }
 
+/// Activations as a tier rounds them.
+fn rounded(tier: Tier, x: &[f32], columns: usize) -> Vec<f64> {
+    #[cfg(target_arch = "x86_64")]
+    if tier == Tier::Tiles {
+        return x
+            .iter()
+            .map(|x| half::bf16::from_f32(*x).to_f64())
+            .collect();
+    }
+    let rows = QuantizedRows::new(tier, x, columns, 32).unwrap();
+    let numbers = (0..x.len() / columns).flat_map(|row| {
+        let row = rows.row(row);
+        let number = move |column: usize| {
+            f64::from(row.codes[column]) * f64::from(row.scales[column / CHUNK])
+        };
+        (0..columns).map(number)
+    });
+    numbers.collect()
+}
+
 /// Sums in float64 over activations and weights as they are kept.
-fn expected(x: &[f32], panels: &QuantizedPanels) -> Vec<f64> {
+fn expected(tier: Tier, x: &[f32], panels: &QuantizedPanels) -> Vec<f64> {
     let columns = panels.columns();
     let weights: Vec<Vec<f32>> = (0..panels.rows())
         .map(|row| {
@@ -65,20 +86,13 @@ fn expected(x: &[f32], panels: &QuantizedPanels) -> Vec<f64> {
             numbers
         })
         .collect();
-    let rows = QuantizedRows::new(Tier::Plain, x, columns, 32).unwrap();
-    let num_rows = x.len() / columns;
-    let products = (0..num_rows).flat_map(|row| {
-        let row = rows.row(row);
-        weights.iter().map(move |weight| {
-            let kept = |column: usize| {
-                f64::from(row.codes[column]) * f64::from(row.scales[column / CHUNK])
-            };
-            weight
-                .iter()
-                .enumerate()
-                .map(|(column, w)| kept(column) * f64::from(*w))
-                .sum::<f64>()
-        })
+    let x = rounded(tier, x, columns);
+    let products = x.chunks_exact(columns).flat_map(|row| {
+        let sum = |weight: &Vec<f32>| -> f64 {
+            let products = row.iter().zip(weight).map(|(x, w)| x * f64::from(*w));
+            products.sum()
+        };
+        weights.iter().map(sum).collect::<Vec<_>>()
     });
     products.collect()
 }
@@ -90,12 +104,12 @@ fn products_are_right_for_every_form_at_odd_sizes() {
         for (num_rows, columns, outputs) in SIZES {
             let panels = matrix(form, outputs, columns);
             let x = random(77, num_rows * columns);
-            let expected = expected(&x, &panels);
-            let largest = expected
-                .iter()
-                .fold(0f64, |largest, number| largest.max(number.abs()));
             let parts = [panels];
             for tier in tiers() {
+                let expected = expected(tier, &x, &parts[0]);
+                let largest = expected
+                    .iter()
+                    .fold(0f64, |largest, number| largest.max(number.abs()));
                 let y = multiply(tier, &x, &parts, None).unwrap();
                 for (actual, expected) in y.iter().zip(&expected) {
                     let difference = (f64::from(*actual) - expected).abs();

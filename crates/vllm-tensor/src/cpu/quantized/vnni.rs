@@ -3,11 +3,9 @@
 
 use std::arch::x86_64::*;
 
+use super::unpack::{self, VECTORS};
 use super::{CHUNK, Product};
 use crate::cpu::panels::PANEL;
-
-/// Vectors of codes in a chunk: each has four columns for 16 rows.
-const VECTORS: usize = CHUNK / 4;
 
 /// # Safety
 /// As [`Product::run`], on a processor with AVX512_VNNI.
@@ -87,7 +85,8 @@ unsafe fn block<const BITS: u32, const GROUPS: usize, const MINS: bool, const RO
     // chunks and groups.
     unsafe {
         for chunk in 0..panels.chunks() {
-            let vectors = unpack::<BITS>(codes.add(chunk * CHUNK * PANEL * BITS as usize / 8));
+            let vectors =
+                unpack::bytes::<BITS>(codes.add(chunk * CHUNK * PANEL * BITS as usize / 8));
             for within in 0..GROUPS {
                 let group = chunk * GROUPS + within;
                 let scale = load_halves(scales.add(group * PANEL).cast());
@@ -136,96 +135,4 @@ unsafe fn block<const BITS: u32, const GROUPS: usize, const MINS: bool, const RO
 pub(super) unsafe fn load_halves(halves: *const u8) -> __m512 {
     // SAFETY: forwarded to the caller.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.cast()) })
-}
-
-/// The panel's codes less their zero, as signed bytes in the order of the chunks' vectors.
-///
-/// # Safety
-/// As [`run`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
-pub(super) unsafe fn unpack_panel(product: Product<'_>, vectors: &mut Vec<__m512i>) {
-    // SAFETY: forwarded to the caller.
-    unsafe {
-        match product.panels.form().bits() {
-            2 => unpack_codes::<2>(product, vectors),
-            3 => unpack_codes::<3>(product, vectors),
-            4 => unpack_codes::<4>(product, vectors),
-            5 => unpack_codes::<5>(product, vectors),
-            6 => unpack_codes::<6>(product, vectors),
-            _ => unpack_codes::<8>(product, vectors),
-        }
-    }
-}
-
-/// # Safety
-/// As [`run`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
-unsafe fn unpack_codes<const BITS: u32>(product: Product<'_>, vectors: &mut Vec<__m512i>) {
-    let panels = product.panels;
-    let zero = _mm512_set1_epi8(panels.form().zero() as i8);
-    let codes = panels.codes(product.panel).as_ptr();
-    vectors.clear();
-    vectors.reserve(panels.chunks() * VECTORS);
-    for chunk in 0..panels.chunks() {
-        // SAFETY: the panel has codes for all chunks.
-        let unpacked =
-            unsafe { unpack::<BITS>(codes.add(chunk * CHUNK * PANEL * BITS as usize / 8)) };
-        vectors.extend(unpacked.map(|codes| _mm512_sub_epi8(codes, zero)));
-    }
-}
-
-/// The codes of a chunk, one in a byte.
-///
-/// # Safety
-/// The chunk's bytes can be read there.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-unsafe fn unpack<const BITS: u32>(packed: *const u8) -> [__m512i; VECTORS] {
-    // SAFETY: forwarded to the caller.
-    let load = |vector: usize| unsafe { _mm512_loadu_si512(packed.add(64 * vector).cast()) };
-    // All but the wanted bits of each byte are masked off, so that shifts may run across bytes.
-    let pairs = |at: usize, slot: usize, bit: u32| {
-        let shifted = match (slot as u32 * 2) as i32 - bit as i32 {
-            -4 => _mm512_slli_epi16::<4>(load(at)),
-            -2 => _mm512_slli_epi16::<2>(load(at)),
-            0 => load(at),
-            2 => _mm512_srli_epi16::<2>(load(at)),
-            4 => _mm512_srli_epi16::<4>(load(at)),
-            _ => _mm512_srli_epi16::<6>(load(at)),
-        };
-        _mm512_and_si512(shifted, _mm512_set1_epi8(3 << bit))
-    };
-    let bits = |at: usize, slot: usize, bit: u32| {
-        let shifted = match slot as i32 - bit as i32 {
-            -4 => _mm512_slli_epi16::<4>(load(at)),
-            -3 => _mm512_slli_epi16::<3>(load(at)),
-            -2 => _mm512_slli_epi16::<2>(load(at)),
-            -1 => _mm512_slli_epi16::<1>(load(at)),
-            0 => load(at),
-            1 => _mm512_srli_epi16::<1>(load(at)),
-            2 => _mm512_srli_epi16::<2>(load(at)),
-            3 => _mm512_srli_epi16::<3>(load(at)),
-            4 => _mm512_srli_epi16::<4>(load(at)),
-            _ => _mm512_srli_epi16::<5>(load(at)),
-        };
-        _mm512_and_si512(shifted, _mm512_set1_epi8(1 << bit))
-    };
-    let nibbles = |vector: usize| {
-        let mask = _mm512_set1_epi8(15);
-        if vector < 4 {
-            _mm512_and_si512(load(vector), mask)
-        } else {
-            _mm512_and_si512(_mm512_srli_epi16::<4>(load(vector - 4)), mask)
-        }
-    };
-    let code = |vector: usize| match BITS {
-        2 => pairs(vector % 2, vector / 2, 0),
-        3 => _mm512_or_si512(pairs(vector % 2, vector / 2, 0), bits(2, vector, 2)),
-        4 => nibbles(vector),
-        5 => _mm512_or_si512(nibbles(vector), bits(4, vector, 4)),
-        6 => _mm512_or_si512(nibbles(vector), pairs(4 + vector % 2, vector / 2, 4)),
-        _ => load(vector),
-    };
-    std::array::from_fn(code)
 }
