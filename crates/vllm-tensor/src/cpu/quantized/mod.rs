@@ -6,6 +6,8 @@
 //! scale of its own, so that the sums within a group are sums of whole numbers. Either way the groups are
 //! added in float32 in the order of the inputs, and a row's result depends on nothing but the row.
 
+#[cfg(target_arch = "x86_64")]
+mod few_rows;
 mod panels;
 mod plain;
 mod rows;
@@ -134,7 +136,11 @@ fn multiply(
             // SAFETY: the tier is only chosen where AMX is; there is room for all outputs.
             #[cfg(target_arch = "x86_64")]
             Tier::Tiles => unsafe {
-                tiles::multiply(x, in_features, &tasks, work, &y, out_features)
+                if num_rows <= few_rows::MAX_ROWS {
+                    few_rows::multiply(x, in_features, &tasks, work, &y, out_features)
+                } else {
+                    tiles::multiply(x, in_features, &tasks, work, &y, out_features)
+                }
             },
             _ => multiply_bytes(tier, x, in_features, &tasks, work, &y, out_features),
         }

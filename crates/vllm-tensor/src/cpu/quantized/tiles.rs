@@ -21,7 +21,7 @@ use crate::cpu::{pool, scratch};
 const TASK_ROWS: usize = 256;
 
 /// Chunks whose sums are made before the scales are applied to them.
-const RUN: usize = 4;
+const RUN: usize = 2;
 
 /// Products of tiles that are made together: of one block of rows with four panels, or two with two.
 const PAIRS: usize = 4;

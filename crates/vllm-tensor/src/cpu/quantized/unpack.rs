@@ -169,7 +169,7 @@ impl Unpack {
             let sign = _mm512_set1_epi8(-128);
             for vector in 0..chunks * VECTORS {
                 let packed = packed.add(64 * vector);
-                _mm_prefetch::<_MM_HINT_T0>(packed.wrapping_add(AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T1>(packed.wrapping_add(AHEAD).cast());
                 let codes = _mm512_xor_si512(_mm512_loadu_si512(packed.cast()), sign);
                 let columns = [
                     _mm512_srai_epi32::<24>(_mm512_slli_epi32::<24>(codes)),
@@ -195,7 +195,7 @@ impl Unpack {
             let zero = _mm512_set1_epi32(i32::from(self.form.zero()));
             for vector in 0..chunks * VECTORS {
                 let packed = packed.add(64 * vector);
-                _mm_prefetch::<_MM_HINT_T0>(packed.wrapping_add(AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T1>(packed.wrapping_add(AHEAD).cast());
                 let codes = _mm512_loadu_si512(packed.cast());
                 let columns = [
                     _mm512_and_si512(codes, byte),
@@ -216,9 +216,9 @@ const AHEAD: usize = 4096;
 /// Fetches as much as a chunk of codes takes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn fetch_ahead<const BITS: u32>(packed: *const u8) {
+pub(super) fn fetch_ahead<const BITS: u32>(packed: *const u8) {
     for line in 0..BITS as usize {
-        _mm_prefetch::<_MM_HINT_T0>(packed.wrapping_add(AHEAD + 64 * line).cast());
+        _mm_prefetch::<_MM_HINT_T1>(packed.wrapping_add(AHEAD + 64 * line).cast());
     }
 }
 
