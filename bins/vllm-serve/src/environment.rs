@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 /// Variables of vLLM that this program follows.
-const FOLLOWED: [&str; 14] = [
+const FOLLOWED: [&str; 15] = [
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
     "VLLM_API_KEY",
     "VLLM_CPU_ISA",
     "VLLM_CPU_KVCACHE_SPACE",
+    "VLLM_CPU_OMP_THREADS_BIND",
     "VLLM_HTTP_TIMEOUT_KEEP_ALIVE",
     "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH",
     "VLLM_LOGGING_COLOR",

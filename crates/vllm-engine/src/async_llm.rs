@@ -67,7 +67,14 @@ impl AsyncLlm {
             .name("engine".to_owned())
             .spawn({
                 let exit_cause = Arc::clone(&exit_cause);
-                move || run_thread(core, &mailbox, &exit_cause)
+                move || {
+                    if let Err(error) = vllm_tensor::bind_this_thread() {
+                        tracing::warn!(
+                            "The engine's thread runs where the system puts it: {error}"
+                        );
+                    }
+                    run_thread(core, &mailbox, &exit_cause);
+                }
             })
             .map_err(Error::setup)?;
         Ok(Self {

@@ -14,7 +14,7 @@ use vllm_models::{
     WeightFiles, Weights, check_architecture,
 };
 use vllm_sampling::DefaultSampling;
-use vllm_tensor::{DType, Device, KvCache, KvCacheDType, KvCacheSpec};
+use vllm_tensor::{DType, Device, Isa, KvCache, KvCacheDType, KvCacheSpec};
 use vllm_tokenizer::{Tokenizer, TokenizerFiles};
 
 use crate::client::ModelInfo;
@@ -167,6 +167,13 @@ pub(crate) fn load(config: &EngineConfig) -> Result<LoadedModel> {
         plan,
     } = prepare(config)?;
     tracing::info!("Memory plan: {plan}");
+    if device.is_cpu() {
+        tracing::info!(
+            "CPU kernels: {}, threads: {}",
+            Isa::current().map_err(Error::setup)?.name(),
+            vllm_tensor::num_threads().map_err(Error::setup)?
+        );
+    }
     let default_sampling = load_default_sampling(config, &files)?;
     let (model, tokenizer) = thread::scope(|scope| {
         // Large vocabularies take about as long as the weights of a small model.

@@ -10,7 +10,7 @@ fn results_are_bit_equal_on_any_number_of_threads() {
     let fixture = Fixture::read("opt-norm-before");
     let run = |threads| {
         set_num_threads(threads).unwrap();
-        assert_eq!(num_threads(), threads);
+        assert_eq!(num_threads().unwrap(), threads);
         // Large enough to be spread over threads, which the fixture is not.
         let numbers: Vec<f32> = (0..512 * 300)
             .map(|i| ((i * 7919) % 1000) as f32 / 999.0)

@@ -65,6 +65,9 @@ pub enum Error {
     /// The worker threads could not be started.
     #[error("cannot start the worker threads: {0}")]
     Threads(String),
+    /// An environment variable asks for CPUs that threads cannot be bound to.
+    #[error("{0}: {1}")]
+    ThreadBinding(&'static str, String),
     /// The system gave no memory for weights or their products.
     #[error("no {0} bytes of memory: {1}. Use a smaller model, dtype or KV cache")]
     Memory(usize, #[source] std::io::Error),

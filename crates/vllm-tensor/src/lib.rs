@@ -57,7 +57,7 @@ pub use attention::{
 };
 pub use candle_core::{DType, Device, Error as CandleError, Tensor};
 pub use combine::combine_rows;
-pub use cpu::{CodeForm, Isa, RowCodes, num_threads, set_num_threads};
+pub use cpu::{CodeForm, Isa, RowCodes, bind_this_thread, num_threads, set_num_threads};
 pub use device::{device_name, free_device_memory, select_device};
 pub use dtype::{activation_dtype, dtype_name, parse_dtype, resolve_dtype};
 pub use embedding::Embedding;

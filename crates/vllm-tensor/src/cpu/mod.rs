@@ -4,6 +4,7 @@
 //! do not depend on what else is in the batch or on the number of threads. They may differ between
 //! instruction sets.
 
+mod affinity;
 mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -31,6 +32,7 @@ mod storage;
 
 use candle_core::{DType, Tensor};
 
+pub use affinity::bind_this_thread;
 pub(crate) use attention::paged_attention;
 #[cfg(test)]
 pub(crate) use attention::paged_attention_with;

@@ -7,10 +7,11 @@
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::affinity;
 use crate::{Error, Result};
 
 /// The threads in use. Results never depend on how many there are.
@@ -29,19 +30,23 @@ const LOOKS: u32 = 64;
 /// Set in [`Shared::gate`] while a job takes workers in; the rest counts those inside.
 const OPEN: usize = 1 << (usize::BITS - 1);
 
-/// Sets how many threads CPU operations use from now on; 0 is one per available core, the default.
+/// Sets how many threads CPU operations use from now on; 0 is one per available core, the default, or
+/// per CPU that `VLLM_CPU_OMP_THREADS_BIND` lists.
 ///
 /// # Errors
-/// The operating system refuses to start them.
+/// The operating system refuses to start them, or the variable lists fewer CPUs.
 pub fn set_num_threads(num_threads: usize) -> Result<()> {
     let pool = Pool::start(num_threads)?;
     *POOL.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(pool));
     Ok(())
 }
 
-/// How many threads CPU operations use.
-pub fn num_threads() -> usize {
-    current().map_or(1, |pool| pool.workers.len() + 1)
+/// How many threads CPU operations use; starts them if none were needed before.
+///
+/// # Errors
+/// As [`set_num_threads`].
+pub fn num_threads() -> Result<usize> {
+    Ok(current()?.workers.len() + 1)
 }
 
 /// Runs `task(0)` to `task(num_tasks - 1)` in any order, on several threads if the `work` of all of
@@ -116,10 +121,19 @@ impl Job<'_> {
 
 impl Pool {
     fn start(num_threads: usize) -> Result<Self> {
-        let num_threads = match num_threads {
+        let cpus = affinity::wanted()?;
+        let num_threads = match (num_threads, cpus) {
+            (0, Some(cpus)) => cpus.len(),
             // Follows the affinity of the process and its cgroup's quota.
-            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
-            given => given,
+            (0, None) => std::thread::available_parallelism().map_or(1, NonZero::get),
+            (given, Some(cpus)) if given > cpus.len() => {
+                let reason = format!(
+                    "{given} threads are wanted, and VLLM_CPU_OMP_THREADS_BIND lists {} CPUs",
+                    cpus.len()
+                );
+                return Err(Error::Threads(reason));
+            }
+            (given, _) => given,
         };
         let mut pool = Self {
             shared: Arc::default(),
@@ -128,11 +142,20 @@ impl Pool {
         };
         for index in 1..num_threads {
             let shared = pool.shared.clone();
+            let cpu = cpus.map(|cpus| cpus[index]);
+            let (bound, outcome) = mpsc::channel();
             let worker = std::thread::Builder::new()
                 .name(format!("vllm-cpu-{index}"))
-                .spawn(move || shared.work())
+                .spawn(move || {
+                    // Nobody waits for the answer but `start`, which is still there.
+                    let _ = bound.send(cpu.map_or(Ok(()), affinity::bind));
+                    shared.work();
+                })
                 .map_err(|e| Error::Threads(e.to_string()))?;
             pool.workers.push(worker);
+            outcome
+                .recv()
+                .unwrap_or_else(|e| Err(Error::Threads(e.to_string())))?;
         }
         Ok(pool)
     }

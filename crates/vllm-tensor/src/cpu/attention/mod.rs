@@ -186,7 +186,7 @@ struct Plan {
 const TASKS_PER_THREAD: usize = 4;
 
 impl Plan {
-    fn new(problem: &Problem<'_>) -> Self {
+    fn new(problem: &Problem<'_>) -> Result<Self> {
         let mut plan = Self::default();
         let mut costs = 0;
         for sequence in &problem.metadata.sequences {
@@ -203,7 +203,7 @@ impl Plan {
                 }
             }
         }
-        let fair_cost = costs / (pool::num_threads() * TASKS_PER_THREAD);
+        let fair_cost = costs / (pool::num_threads()? * TASKS_PER_THREAD);
         for index in 0..plan.tiles.len() {
             plan.cut(index, problem, fair_cost);
         }
@@ -213,7 +213,7 @@ impl Plan {
             std::cmp::Reverse(cost(&tiles[piece.tile]) * piece.partitions.len())
         });
         plan.work = costs * PARTITION_KEYS * problem.layout().head_dim;
-        plan
+        Ok(plan)
     }
 
     fn cut(&mut self, tile: usize, problem: &Problem<'_>, fair_cost: usize) {
@@ -257,7 +257,7 @@ impl Tile {
 }
 
 fn attend(isa: Isa, problem: &Problem<'_>) -> Result<()> {
-    let plan = Plan::new(problem);
+    let plan = Plan::new(problem)?;
     scratch::for_operation(plan.state_bytes, |states| {
         let states = States(states);
         pool::for_each(plan.pieces.len(), plan.work, |index| {
