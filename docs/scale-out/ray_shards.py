@@ -45,7 +45,7 @@ def has_lines_in_a_file(output):
 
 def join(parts, output):
     """Puts the parts one after the other, under another name until all are there."""
-    unfinished = pathlib.Path(f"{output}.tmp")
+    unfinished = f"{output}.tmp"
     with open(unfinished, "wb") as whole:
         for path in parts:
             with open(path, "rb") as piece:
