@@ -133,3 +133,14 @@ def test_a_bad_argument_is_refused_by_name(arguments, mention):
     assert run.returncode not in (0, 101), run.stderr
     assert mention in run.stderr
     assert "panicked" not in run.stderr
+
+
+def test_the_environment_moves_the_limits_of_a_request():
+    body = {"prompt": ["a"] * 1100, "max_tokens": 1}
+    with serving("demo", VLLM_MAX_N_SEQUENCES="2", VLLM_MAX_COMPLETION_PROMPTS="1100") as server:
+        assert len(server.send("POST", "/v1/completions", body).json["choices"]) == 1100
+        refused = server.send("POST", "/v1/completions", {**body, "prompt": ["a"] * 1101})
+        assert refused.status == 400 and "maximum allowed count of 1100" in refused.json["error"]["message"]
+        refused = server.send("POST", "/v1/completions", {"prompt": "a", "n": 3, "temperature": 1})
+        assert refused.status == 400 and "n must be at most 2, got 3" in refused.json["error"]["message"]
+        assert "Unknown vLLM environment variable" not in server.log

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Variables of vLLM that this program follows.
-const FOLLOWED: [&str; 15] = [
+const FOLLOWED: [&str; 17] = [
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
     "VLLM_API_KEY",
     "VLLM_CPU_ISA",
@@ -16,6 +16,8 @@ const FOLLOWED: [&str; 15] = [
     "VLLM_LOGGING_PREFIX",
     "VLLM_LOGGING_STREAM",
     "VLLM_LOG_STATS_INTERVAL",
+    "VLLM_MAX_COMPLETION_PROMPTS",
+    "VLLM_MAX_N_SEQUENCES",
     "VLLM_SERVER_DEV_MODE",
     "VLLM_SKIP_MODEL_NAME_VALIDATION",
     "VLLM_USE_MODELSCOPE",
@@ -87,6 +89,21 @@ impl Environment {
             .transpose()
     }
 
+    /// Checks limits that the crates read themselves.
+    ///
+    /// # Errors
+    /// A value that is no positive whole number, with the variable's name.
+    pub(crate) fn check_limits(&self) -> Result<(), String> {
+        for name in ["VLLM_MAX_COMPLETION_PROMPTS", "VLLM_MAX_N_SEQUENCES"] {
+            if let Some(value) = self.get(name)
+                && !value.trim().parse().is_ok_and(|limit: u32| limit > 0)
+            {
+                return Err(format!("{name}={value} is no number of at least 1"));
+            }
+        }
+        Ok(())
+    }
+
     /// What to tell about variables that nobody reads.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let unknown = |name: &&String| {
@@ -132,5 +149,11 @@ mod tests {
         assert_eq!(environment.number("A"), Ok(Some(1.0)));
         assert_eq!(environment.number("C"), Ok(None));
         assert!(environment.number("D").unwrap_err().contains("D=x"));
+        assert_eq!(environment.check_limits(), Ok(()));
+        for value in ["0", "-1", "many"] {
+            let environment = Environment::with(&[("VLLM_MAX_N_SEQUENCES", value)]);
+            let message = environment.check_limits().unwrap_err();
+            assert!(message.contains(value), "{message}");
+        }
     }
 }

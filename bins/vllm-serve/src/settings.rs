@@ -38,6 +38,7 @@ impl Settings {
                     .to_owned(),
             );
         }
+        environment.check_limits()?;
         Ok(Self {
             is_demo_by_default: model.is_none(),
             dry_run: args.dry_run,

@@ -2,11 +2,22 @@
 
 use std::collections::HashSet;
 use std::hash::Hash;
+use std::sync::LazyLock;
 
 use crate::{Error, Result, StructuredOutputs};
 
 /// The largest `n` accepted unless the operator raises `VLLM_MAX_N_SEQUENCES`.
 pub const DEFAULT_MAX_N: i64 = 16_384;
+
+/// The largest `n` that this process accepts, read from its environment once.
+fn max_n() -> i64 {
+    static MAX_N: LazyLock<i64> = LazyLock::new(|| {
+        let raised = std::env::var("VLLM_MAX_N_SEQUENCES").ok();
+        let raised = raised.and_then(|value| value.trim().parse().ok());
+        raised.filter(|&count| count > 0).unwrap_or(DEFAULT_MAX_N)
+    });
+    *MAX_N
+}
 
 /// Temperatures above zero are raised to this value, below which the division loses meaning.
 const MIN_TEMPERATURE: f64 = 0.01;
@@ -21,7 +32,7 @@ const GREEDY_TEMPERATURE: f64 = 1e-5;
 /// terms. Call it once before use; the samplers expect normalised parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
-    /// Number of sequences generated for the prompt, 1 to 16,384.
+    /// Number of sequences generated for the prompt, 1 to 16,384 or `VLLM_MAX_N_SEQUENCES`.
     pub n: i64,
     /// Subtracted once from every token already generated, in `[-2, 2]`.
     pub presence_penalty: f64,
@@ -202,7 +213,7 @@ impl SamplingParams {
     /// # Errors
     /// [`Error::InvalidParameter`] with vLLM's wording.
     pub fn normalize_and_validate(&mut self) -> Result<()> {
-        self.normalize_and_validate_within(DEFAULT_MAX_N)
+        self.normalize_and_validate_within(max_n())
     }
 
     /// As [`normalize_and_validate`](Self::normalize_and_validate) with another bound on `n`.

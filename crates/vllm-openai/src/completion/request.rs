@@ -1,5 +1,7 @@
 //! The completion request: fields, checks, prompts.
 
+use std::sync::LazyLock;
+
 use crate::decode::{
     Dict, Fields, Scope, Value, any, boolean, integer, integer_between, list_of, string,
 };
@@ -9,8 +11,8 @@ use crate::options::{
 };
 use crate::structured::{check_response_format, check_structured_outputs};
 
-/// A request may carry at most this many prompts.
-const MAX_PROMPTS: usize = 1024;
+/// A request may carry at most this many prompts, unless the operator raises it.
+const DEFAULT_MAX_PROMPTS: usize = 1024;
 /// `max_tokens` when the request has none or null.
 const DEFAULT_MAX_TOKENS: i64 = 16;
 
@@ -189,6 +191,16 @@ impl CompletionRequest {
     }
 }
 
+/// How many prompts a request may carry, read from the process's environment once.
+fn max_prompts() -> usize {
+    static MAX_PROMPTS: LazyLock<usize> = LazyLock::new(|| {
+        let raised = std::env::var("VLLM_MAX_COMPLETION_PROMPTS").ok();
+        let raised = raised.and_then(|value| value.trim().parse().ok());
+        raised.unwrap_or(DEFAULT_MAX_PROMPTS)
+    });
+    *MAX_PROMPTS
+}
+
 /// The checks of the prompt that run before the schema.
 fn check_prompt(body: &Dict) -> Result<()> {
     let prompt = body.get("prompt");
@@ -201,11 +213,12 @@ fn check_prompt(body: &Dict) -> Result<()> {
             continue;
         };
         let is_one_prompt = name == "prompt" && items.iter().all(is_integer);
-        if items.len() > MAX_PROMPTS && !is_one_prompt {
+        if items.len() > max_prompts() && !is_one_prompt {
             let message = format!(
-                "{name} list length {} exceeds the maximum allowed count of {MAX_PROMPTS}. To \
-                 increase this limit, set the VLLM_MAX_COMPLETION_PROMPTS environment variable.",
-                items.len()
+                "{name} list length {} exceeds the maximum allowed count of {}. To increase this \
+                 limit, set the VLLM_MAX_COMPLETION_PROMPTS environment variable.",
+                items.len(),
+                max_prompts()
             );
             return Err(ErrorResponse::invalid(&message, name));
         }
