@@ -281,7 +281,8 @@ impl ResponsesRequest {
         if self.background {
             return refuse(
                 "This vLLM engine does not support `store=True` and therefore does not support \
-                 the background mode. Send the request without `background`.",
+                 the background mode. To enable these features, set the environment variable \
+                 `VLLM_ENABLE_RESPONSES_API_STORE=1` when launching the vLLM server.",
                 "background",
             );
         }

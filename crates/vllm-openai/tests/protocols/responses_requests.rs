@@ -113,7 +113,8 @@ fn what_needs_a_store_is_refused() {
         "invalid_request_error",
         Some("background"),
         "This vLLM engine does not support `store=True` and therefore does not support the \
-         background mode. Send the request without `background`.",
+         background mode. To enable these features, set the environment variable \
+         `VLLM_ENABLE_RESPONSES_API_STORE=1` when launching the vLLM server.",
     );
     check_refused(
         r#"{"input": "a", "background": true, "store": false}"#,
