@@ -1,8 +1,10 @@
-//! Measures the CPU engine beside its peers, all in one run on one machine.
+//! Measures the CPU engine beside its peers, all in one run on one machine, and what each form of weights
+//! costs.
 //!
 //! What is measured lives elsewhere: the programs of `xtask/peers` and the benchmark `cpu` of
 //! `vllm-engine` take the same workloads and print the same lines.
 
+mod formats;
 mod limits;
 mod programs;
 mod report;
@@ -18,6 +20,7 @@ use workloads::Workload;
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask bench cpu [OPTIONS]
+       cargo xtask bench formats
 
 Options:
   --model NAME        qwen3-0.6b (default) or llama-3.2-1b: the shape of the random weights
@@ -37,13 +40,20 @@ struct Options {
     json: Option<PathBuf>,
 }
 
-/// Runs `cargo xtask bench cpu`.
-pub(crate) fn cpu(root: &Path, arguments: &[String]) -> Result<()> {
+/// Runs `cargo xtask bench`.
+pub(crate) fn bench(root: &Path, arguments: &[String]) -> Result<()> {
+    match arguments.first().map(String::as_str) {
+        Some("formats") => formats::write_table(root),
+        _ => cpu(root, arguments),
+    }
+}
+
+fn cpu(root: &Path, arguments: &[String]) -> Result<()> {
     let Some(options) = parse(root, arguments)? else {
         return Ok(());
     };
     let workloads = workloads::select(options.formats, options.workloads.as_deref())?;
-    let program = programs::build(root)?;
+    let program = programs::build(root, "cpu")?;
     let folder = root.join("target/bench");
     let checkpoint = programs::checkpoint(&program, &folder, &options.model)?;
     let machine = Machine::parse(&programs::output(&program, &["machine"])?)?;

@@ -24,6 +24,7 @@ Chores:
   e2e [ARGS]      only the end-to-end tests; ARGS go to pytest
   cuda-toolchain  fetch a CUDA toolkit into .cuda/ (no GPU and no installed toolkit needed)
   bench cpu       measure the CPU engine beside its peers; `bench cpu --help` tells more
+  bench formats   measure what each form of weights costs the demo model, into docs/weights.md
   replay FILE     run a recording of scheduling steps again and point at the first difference
   check-cuda      build the command lines with the `cuda` feature against .cuda/
 ";
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         Some("e2e") => ci::end_to_end(&root, &arguments[1..]),
         Some("cuda-toolchain") => cuda::fetch_toolchain(&root),
         Some("check-cuda") => cuda::check(&root),
-        Some("bench") => bench::cpu(&root, &arguments[1..]),
+        Some("bench") => bench::bench(&root, &arguments[1..]),
         Some("replay") => replay::replay_file(&arguments[1..]),
         Some("help" | "--help" | "-h") => {
             eprint!("{HELP}");

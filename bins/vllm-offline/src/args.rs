@@ -7,6 +7,7 @@ use vllm_batch::{InputFormat, InputOptions, Shard};
 use vllm_engine::{ContextLength, DefaultSampling, EngineConfig, LoadFormat, SamplingParams};
 
 use crate::bench::Bench;
+use crate::convert::Convert;
 
 /// Complete prompts, one or a whole data set, as one continuously batched job.
 ///
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     /// Measure how fast the engine is
     #[command(subcommand)]
     Bench(Bench),
+    /// Write a model's weights anew, in another form
+    Convert(Convert),
 }
 
 /// Where rows come from and where results go.
@@ -132,9 +135,13 @@ pub(crate) struct EngineArgs {
     /// How the KV cache is stored: auto, float32, bfloat16, float16, fp8 or int8
     #[arg(long, default_value = "auto", value_name = "DTYPE")]
     kv_cache_dtype: String,
-    /// Quantize linear layers while loading: int8, q8_0, q6_k or q4_k
+    /// Quantize linear layers while loading: int8, fp8, or a GGUF type such as q4_k, q6_k or q8_0
     #[arg(long, short = 'q', value_name = "METHOD")]
     quantization: Option<String>,
+    /// Quantize embeddings and output layer likewise, or leave both as they are: none [default: leave
+    /// embeddings and output layers that share them]
+    #[arg(long, value_name = "METHOD")]
+    embedding_quantization: Option<String>,
     /// Folder or hub name of the tokenizer, when it is not with the model
     #[arg(long)]
     tokenizer: Option<String>,
@@ -238,6 +245,9 @@ impl EngineArgs {
         config.load_format = self.load_format;
         config.kv_cache_dtype.clone_from(&self.kv_cache_dtype);
         config.quantization.clone_from(&self.quantization);
+        config
+            .embedding_quantization
+            .clone_from(&self.embedding_quantization);
         config.tokenizer.clone_from(&self.tokenizer);
         config.revision.clone_from(&self.revision);
         config.hf_token.clone_from(&self.hf_token);

@@ -8,6 +8,7 @@
 
 mod args;
 mod bench;
+mod convert;
 mod data;
 mod interrupt;
 #[cfg(feature = "object-store")]
@@ -18,6 +19,7 @@ mod sink;
 mod summary;
 
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -49,6 +51,16 @@ fn main() -> ExitCode {
     if let Some(Command::Bench(bench)) = &args.command {
         return match bench.run() {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vllm-offline: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if let Some(Command::Convert(convert)) = &args.command {
+        return match convert.run() {
+            Ok(ControlFlow::Continue(())) => ExitCode::SUCCESS,
+            Ok(ControlFlow::Break(())) => ExitCode::from(130),
             Err(error) => {
                 eprintln!("vllm-offline: {error}");
                 ExitCode::FAILURE

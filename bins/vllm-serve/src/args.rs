@@ -197,9 +197,13 @@ pub(crate) struct Args {
         help_heading = "Engine"
     )]
     pub(crate) kv_cache_dtype: String,
-    /// Quantize linear layers while loading: int8, q8_0, q6_k or q4_k
+    /// Quantize linear layers while loading: int8, fp8, or a GGUF type such as q4_k, q6_k or q8_0
     #[arg(long, short = 'q', value_name = "METHOD", help_heading = "Engine")]
     pub(crate) quantization: Option<String>,
+    /// Quantize embeddings and output layer likewise, or leave both as they are: none [default: leave
+    /// embeddings and output layers that share them]
+    #[arg(long, value_name = "METHOD", help_heading = "Engine")]
+    pub(crate) embedding_quantization: Option<String>,
     /// Prompt and output tokens of one request, such as 4096, 4k or 4K
     #[arg(
         long,

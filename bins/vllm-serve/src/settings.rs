@@ -72,6 +72,7 @@ fn engine_config(args: Args, model: String) -> Result<EngineConfig, String> {
     config.kv_cache_dtype = args.kv_cache_dtype;
     config.set_context_length(args.max_model_len);
     config.quantization = args.quantization;
+    config.embedding_quantization = args.embedding_quantization;
     if let Some(block_size) = args.block_size {
         config.block_size = block_size;
     }

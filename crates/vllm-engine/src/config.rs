@@ -68,9 +68,13 @@ pub struct EngineConfig {
     /// How the KV cache is stored: `auto` as the model's weights, `float32`, `bfloat16`, `float16`,
     /// `fp8` or `int8`.
     pub kv_cache_dtype: String,
-    /// What linear layers of an unquantized checkpoint become while they are loaded: `int8`, `q8_0`,
-    /// `q6_k` or `q4_k`; the method of a quantized one may be named, too.
+    /// What linear layers of an unquantized checkpoint become while they are loaded: `int8`, `fp8` or a
+    /// GGUF type such as `q4_k`; the method of a quantized one may be named, too.
     pub quantization: Option<String>,
+    /// What embeddings and the output layer become: one of these, or `none` to leave both as they are.
+    /// Without it, embeddings and output layers that share them stay, and other output layers become what
+    /// linear layers do.
+    pub embedding_quantization: Option<String>,
     /// Prompt and output tokens of one request; `None` takes the model's own limit.
     pub max_model_len: Option<usize>,
     /// Take `max_model_len` as a wish: shorten it to what the KV cache has room for.
@@ -126,6 +130,7 @@ impl EngineConfig {
             dtype: "auto".to_owned(),
             kv_cache_dtype: "auto".to_owned(),
             quantization: None,
+            embedding_quantization: None,
             max_model_len: None,
             fit_max_model_len: false,
             block_size: 16,

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use vllm_chat_template::ChatTemplate;
 use vllm_hub::{FileBytes, ModelFiles, ResolveOptions, Token};
 use vllm_models::{
-    CheckedModel, FileBuffer, LoadFormat, LoadProgress, Model, ModelConfig, Quantization,
-    WeightFiles, Weights, check_architecture,
+    CheckedModel, FileBuffer, LoadFormat, LoadProgress, LoadQuantization, Model, ModelConfig,
+    Quantization, WeightFiles, Weights, check_architecture,
 };
 use vllm_sampling::DefaultSampling;
 use vllm_tensor::{DType, Device, Isa, KvCache, KvCacheDType, KvCacheSpec};
@@ -108,14 +108,19 @@ pub fn open_tokenizer(config: &EngineConfig) -> Result<Tokenizer> {
     load_tokenizer(&config, &files)
 }
 
-fn prepare(config: &EngineConfig) -> Result<Prepared> {
+/// The files of the model that `config` names.
+pub(crate) fn open_folder(config: &EngineConfig) -> Result<ModelFolder> {
     let options = ResolveOptions {
         revision: config.revision.clone(),
         without_weights: config.load_format == LoadFormat::Dummy,
         pytorch_weights: config.load_format == LoadFormat::Pt,
         ..hub_options(config)
     };
-    let files = ModelFolder::new(resolve(&config.model, &options)?)?;
+    ModelFolder::new(resolve(&config.model, &options)?)
+}
+
+fn prepare(config: &EngineConfig) -> Result<Prepared> {
+    let files = open_folder(config)?;
     let mut model_config = read_model_config(&files)?;
     check_architecture(&model_config).map_err(Error::setup)?;
     let device = vllm_tensor::select_device(&config.device).map_err(Error::setup)?;
@@ -328,7 +333,7 @@ fn hub_options(config: &EngineConfig) -> ResolveOptions {
     options
 }
 
-fn read_model_config(files: &ModelFolder) -> Result<ModelConfig> {
+pub(crate) fn read_model_config(files: &ModelFolder) -> Result<ModelConfig> {
     let json = files.read("config.json")?.ok_or_else(|| {
         Error::Setup(format!(
             "{} has no config.json: give a folder in Hugging Face layout, a .gguf file, a hub name, or `demo`",
@@ -467,28 +472,42 @@ fn resolve_quantization(
     config: &EngineConfig,
     model_config: &ModelConfig,
     is_gguf: bool,
-) -> Result<Option<Quantization>> {
-    let Some(name) = &config.quantization else {
-        return Ok(None);
-    };
+) -> Result<LoadQuantization> {
     let own = &model_config.quantization_config["quant_method"];
     let own = own.as_str().or(is_gguf.then_some("gguf"));
-    match own {
+    let layers = match (config.quantization.as_deref(), own) {
+        (None, _) => None,
         // vLLM has several kernels for one form of weights, each with a name.
-        Some(own) if name.trim_end_matches("_marlin") == own => Ok(None),
-        Some(own) => Err(Error::Setup(format!(
-            "Quantization method specified in the model config ({own}) does not match the \
-             quantization method specified in the `quantization` argument ({name}); leave \
-             --quantization away"
-        ))),
-        None => Quantization::from_name(name)
-            .map(Some)
-            .map_err(Error::setup),
-    }
+        (Some(name), Some(own)) if name.trim_end_matches("_marlin") == own => None,
+        (Some(name), Some(own)) => {
+            return Err(Error::Setup(format!(
+                "Quantization method specified in the model config ({own}) does not match the \
+                 quantization method specified in the `quantization` argument ({name}); leave \
+                 --quantization away"
+            )));
+        }
+        (Some(name), None) => Some(Quantization::from_name(name).map_err(Error::setup)?),
+    };
+    let (embeddings, head) = match config.embedding_quantization.as_deref() {
+        None => (None, layers),
+        Some("none") => (None, None),
+        Some(name) => {
+            let method = Quantization::from_name(name).map_err(Error::setup)?;
+            (Some(method), Some(method))
+        }
+    };
+    Ok(LoadQuantization {
+        layers,
+        embeddings,
+        head,
+    })
 }
 
 /// Opens the weight files without reading them; tells the dtype that most of them are in, too.
-fn open_weights(files: &ModelFiles, format: LoadFormat) -> Result<(Weights, Option<DType>)> {
+pub(crate) fn open_weights(
+    files: &ModelFiles,
+    format: LoadFormat,
+) -> Result<(Weights, Option<DType>)> {
     if format == LoadFormat::Dummy {
         return Ok((Weights::Dummy, None));
     }

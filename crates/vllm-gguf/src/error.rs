@@ -41,6 +41,9 @@ pub enum Error {
         /// What is supported.
         supported: String,
     },
+    /// A model that cannot be written as a GGUF file.
+    #[error("cannot be written as GGUF: {0}")]
+    NotWritten(String),
     /// A vocabulary that is not read.
     #[error("{0}; put a tokenizer.json beside the file or name a tokenizer of the model's own")]
     UnsupportedTokenizer(String),

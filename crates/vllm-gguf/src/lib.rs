@@ -1,5 +1,5 @@
 //! GGUF files: the header, the block formats, and what a file says in the terms of a Hugging Face
-//! folder.
+//! folder, and the other way round.
 //!
 //! **Knows** the GGUF container (versions 2 and 3), how its blocks pack numbers, and which
 //! configuration, tokenizer and tensor names a Hugging Face checkpoint of the same model has.
@@ -26,18 +26,24 @@
 mod block;
 mod checkpoint;
 mod error;
+mod export;
 mod header;
 mod hugging_face;
 mod metadata;
 mod quantize;
 mod reader;
+mod writer;
 
 pub use block::{BlockType, Unpacked};
 pub use checkpoint::{Checkpoint, CheckpointTensor, is_gguf, split_names};
 pub use error::{Error, Result};
+pub use export::{
+    Export, ExportTensor, Source, TensorKind, TokenizerFiles, export, tokenizer_metadata,
+};
 pub use header::{Header, TensorInfo};
 pub use hugging_face::{
     RowOrder, Weight, config_json, generation_config_json, tokenizer_config_json, tokenizer_json,
     weights,
 };
 pub use metadata::{Metadata, Value};
+pub use writer::{ALIGNMENT, TensorPlan, header};

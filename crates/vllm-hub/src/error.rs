@@ -141,6 +141,17 @@ pub enum Error {
         /// The files that are there, comma-separated.
         available: String,
     },
+    /// The model has several GGUF models, or none of the wanted name.
+    #[error(
+        "one GGUF model of `{model}` has to be named, by what its file's name ends in: \
+         `{model}:Q4_K_M` and the like; there are: {available}"
+    )]
+    GgufChoice {
+        /// The model's name.
+        model: String,
+        /// The GGUF models that are there, comma-separated.
+        available: String,
+    },
     /// A downloaded file is not what the hub promised, twice.
     #[error(
         "file `{file}` of model `{model}` arrives damaged from {endpoint}: its hash is wrong; \

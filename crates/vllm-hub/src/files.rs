@@ -79,6 +79,16 @@ impl ModelFiles {
         })
     }
 
+    /// The same with no weights but `weights`: other models may lie beside them.
+    pub(crate) fn with_weights(mut self, weights: &[String]) -> Self {
+        const EXTENSIONS: [&str; 4] = [".gguf", ".safetensors", ".bin", ".pt"];
+        self.files.retain(|file| {
+            let is_weights = EXTENSIONS.iter().any(|extension| file.ends_with(extension));
+            !is_weights || weights.contains(file)
+        });
+        self
+    }
+
     /// A model compiled into the program.
     #[must_use]
     pub fn embedded(name: &'static str, files: EmbeddedFiles) -> Self {
@@ -178,7 +188,7 @@ impl ModelFiles {
 }
 
 /// What the parts of one model have in common: what stands before the number, and count and ending.
-fn split_model(file: &str) -> Option<(&str, &str)> {
+pub(crate) fn split_model(file: &str) -> Option<(&str, &str)> {
     let (rest, count_and_ending) = file.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
     let (count, _) = count_and_ending.split_once('.')?;

@@ -13,6 +13,8 @@ use crate::{Error, ModelFiles, ProgressCallback, Result};
 /// One model on one hub, and where its files are kept.
 pub(crate) struct Request<'a> {
     pub(crate) model: &'a ModelName,
+    /// What the name of the wanted GGUF model ends in.
+    pub(crate) gguf: Option<&'a str>,
     pub(crate) options: &'a ResolveOptions,
     pub(crate) client: Client,
     pub(crate) cache: &'a Path,
@@ -41,7 +43,11 @@ pub(crate) struct VariableNames {
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn new(model: &'a ModelName, options: &'a ResolveOptions) -> Result<Self> {
+    pub(crate) fn new(
+        model: &'a ModelName,
+        gguf: Option<&'a str>,
+        options: &'a ResolveOptions,
+    ) -> Result<Self> {
         let cache_variable = variable_names(options.hub).cache;
         let cache = options
             .cache
@@ -49,6 +55,7 @@ impl<'a> Request<'a> {
             .ok_or(Error::NoCacheFolder { cache_variable })?;
         Ok(Self {
             model,
+            gguf,
             options,
             client: Client::new(options),
             cache,
@@ -93,17 +100,28 @@ impl<'a> Request<'a> {
 
     /// Which of a repository's files are to be fetched; a model without weights is an error.
     pub(crate) fn select(&self, files: &[String]) -> Result<Selection> {
-        if self.options.without_weights {
+        // A GGUF model that is named holds what the small files are wanted for.
+        if self.options.without_weights && self.gguf.is_none() {
             return Ok(Selection::without_weights(files));
         }
         let selection = self.selection_with_weights(files);
-        if selection.weights.is_empty() {
+        if !selection.weights.is_empty() {
+            return Ok(selection);
+        }
+        let models = Selection::gguf_models(files);
+        if models.is_empty() && self.gguf.is_none() {
             return Err(Error::NoWeights {
                 model: self.model.to_string(),
                 available: files.join(", "),
             });
         }
-        Ok(selection)
+        Err(Error::GgufChoice {
+            model: self.model.to_string(),
+            available: match models.is_empty() {
+                true => "none".to_owned(),
+                false => models.join(", "),
+            },
+        })
     }
 
     /// Whether the folder at `snapshot` has what is asked for, so far as its file names tell.
@@ -111,17 +129,31 @@ impl<'a> Request<'a> {
         let Ok(files) = ModelFiles::folder(snapshot) else {
             return false;
         };
-        if self.options.without_weights {
+        if self.options.without_weights && self.gguf.is_none() {
             !Selection::without_weights(files.list()).small.is_empty()
         } else {
             self.selection_with_weights(files.list()).is_complete()
         }
     }
 
+    /// The GGUF files that are meant among those of a model's folder, if GGUF files are.
+    pub(crate) fn gguf_weights(&self, files: &[String]) -> Option<Vec<String>> {
+        let weights = self.selection_with_weights(files).weights;
+        let is_gguf = weights.first()?.ends_with(".gguf");
+        is_gguf.then_some(weights)
+    }
+
     fn selection_with_weights(&self, files: &[String]) -> Selection {
-        match self.options.pytorch_weights {
+        if self.gguf.is_some() {
+            return Selection::of_gguf(files, self.gguf);
+        }
+        let selection = match self.options.pytorch_weights {
             true => Selection::of_pytorch(files),
             false => Selection::of(files),
+        };
+        match selection.weights.is_empty() && !self.options.pytorch_weights {
+            true => Selection::of_gguf(files, None),
+            false => selection,
         }
     }
 

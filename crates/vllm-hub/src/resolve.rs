@@ -7,7 +7,8 @@ use crate::name::ModelName;
 use crate::{Error, HubKind, ModelFiles, ResolveOptions, Result, hugging_face, modelscope};
 
 /// Finds the files of `model`: a folder, a single file (such as a `.gguf`), or a model of the hub
-/// that `options` name, downloaded first where its cache does not have it.
+/// that `options` name, downloaded first where its cache does not have it. `org/name:Q4_K_M` is the GGUF
+/// model of that type among those of `org/name`.
 ///
 /// What exists on disk is never looked for on a hub.
 ///
@@ -25,13 +26,27 @@ pub fn resolve(model: &str, options: &ResolveOptions) -> Result<ModelFiles> {
     let unknown = || Error::UnknownModel {
         model: model.to_owned(),
     };
-    let name = ModelName::parse(model).ok_or_else(unknown)?;
-    let request = Request::new(&name, options)?;
+    let (repository, gguf) = match model.rsplit_once(':') {
+        Some((repository, gguf)) if is_gguf_choice(gguf) => (repository, Some(gguf)),
+        _ => (model, None),
+    };
+    let name = ModelName::parse(repository).ok_or_else(unknown)?;
+    let request = Request::new(&name, gguf, options)?;
     let folder = match options.hub {
         HubKind::HuggingFace => hugging_face::snapshot(&request)?,
         HubKind::ModelScope => modelscope::snapshot(&request)?,
     };
-    ModelFiles::named_folder(model.to_owned(), &folder)
+    let files = ModelFiles::named_folder(model.to_owned(), &folder)?;
+    Ok(match request.gguf_weights(files.list()) {
+        Some(weights) => files.with_weights(&weights),
+        None => files,
+    })
+}
+
+/// Whether text can be what tells one GGUF model from another, such as `Q4_K_M`.
+fn is_gguf_choice(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    !text.is_empty() && text.bytes().all(is_allowed)
 }
 
 #[cfg(test)]
@@ -57,7 +72,14 @@ mod tests {
 
     #[test]
     fn what_is_neither_path_nor_name_is_refused_without_a_network() {
-        for model in ["/no/such/folder", "./missing", "a/b/c", ""] {
+        for model in [
+            "/no/such/folder",
+            "./missing",
+            "a/b/c",
+            "",
+            "a/b:",
+            "a/b:c:d",
+        ] {
             let error = resolve(model, &ResolveOptions::default()).unwrap_err();
             assert!(
                 matches!(error, Error::UnknownModel { .. }),

@@ -1,5 +1,7 @@
 //! Which of a repository's files are needed to run the model.
 
+use crate::files::split_model;
+
 /// Small files that a tokenizer, a template, a configuration or an index is read from.
 const SMALL_FILES: &[&str] = &[
     "added_tokens.json",
@@ -67,6 +69,35 @@ impl Selection {
         }
     }
 
+    /// Chooses the GGUF model whose name ends in `wanted`, or the only one; no weights where that does not
+    /// say which.
+    pub(crate) fn of_gguf(files: &[String], wanted: Option<&str>) -> Self {
+        let mut models = Self::gguf_models(files);
+        if let Some(wanted) = wanted {
+            models.retain(|model| ends_in(model, wanted));
+        }
+        let weights = match &models[..] {
+            [only] => {
+                let is_part = |file: &&String| gguf_model(file) == Some(only);
+                files.iter().filter(is_part).cloned().collect()
+            }
+            _ => Vec::new(),
+        };
+        Self {
+            weights,
+            ..Self::of_formats(files, &[])
+        }
+    }
+
+    /// The GGUF models that are there, without the ends of their files' names. Projectors of images are
+    /// none.
+    pub(crate) fn gguf_models(files: &[String]) -> Vec<&str> {
+        let mut models: Vec<&str> = files.iter().filter_map(|file| gguf_model(file)).collect();
+        models.sort_unstable();
+        models.dedup();
+        models
+    }
+
     /// Chooses as [`Selection::of`] does, without any weights.
     pub(crate) fn without_weights(files: &[String]) -> Self {
         Self {
@@ -77,7 +108,10 @@ impl Selection {
 
     /// Whether a model can be loaded from these files: it has a configuration and all its shards.
     pub(crate) fn is_complete(&self) -> bool {
-        self.small.iter().any(|file| file == "config.json") && self.has_every_shard()
+        // GGUF files have a configuration within.
+        let is_gguf = self.weights.iter().any(|file| file.ends_with(GGUF));
+        let is_configured = is_gguf || self.small.iter().any(|file| file == "config.json");
+        is_configured && self.has_every_shard()
     }
 
     /// All files, small ones first, so that a wrong model is noticed before gigabytes travel.
@@ -86,11 +120,48 @@ impl Selection {
     }
 
     fn has_every_shard(&self) -> bool {
-        match self.weights.first().and_then(|first| Shard::parse(first)) {
+        let first = self.weights.first();
+        if let Some((_, count)) = first.and_then(|first| split_gguf(first)) {
+            return self.weights.len() == count;
+        }
+        match first.and_then(|first| Shard::parse(first)) {
             Some(shard) => self.weights.len() == shard.count,
             None => !self.weights.is_empty(),
         }
     }
+}
+
+const GGUF: &str = ".gguf";
+
+/// The model that a GGUF file is, or is a part of: its name without extension and number. It may lie in a
+/// folder of its own.
+fn gguf_model(file: &str) -> Option<&str> {
+    let model = match split_gguf(file) {
+        Some((model, _)) => model,
+        None => file.strip_suffix(GGUF)?,
+    };
+    let (folder, name) = model.rsplit_once('/').unwrap_or(("x", model));
+    (is_plain(folder) && is_plain(name) && !name.starts_with("mmproj")).then_some(model)
+}
+
+/// The model that a file is a part of, and how many parts it has.
+fn split_gguf(file: &str) -> Option<(&str, usize)> {
+    let (model, count_and_ending) = split_model(file)?;
+    let count = count_and_ending.strip_suffix(GGUF)?;
+    Some((model, count.parse().ok()?))
+}
+
+/// Whether the last words of a name are `end`, in whatever case.
+fn ends_in(name: &str, end: &str) -> bool {
+    let Some(start) = name.len().checked_sub(end.len()) else {
+        return false;
+    };
+    name.get(start..)
+        .is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+        && name[..start]
+            .chars()
+            .next_back()
+            .is_none_or(|before| !before.is_ascii_alphanumeric())
 }
 
 fn is_template(file: &str) -> bool {
@@ -246,6 +317,30 @@ mod tests {
             "additional_chat_templates/tool_use.jinja chat_template.jinja",
             "",
         );
+    }
+
+    fn check_gguf(repository: &str, wanted: Option<&str>, weights: &str) {
+        let selection = Selection::of_gguf(&names(repository), wanted);
+        assert_eq!(selection.weights, names(weights), "{wanted:?}");
+        assert_eq!(selection.is_complete(), !weights.is_empty(), "{wanted:?}");
+    }
+
+    #[test]
+    fn one_gguf_model_is_chosen_by_the_end_of_its_name() {
+        let repository = "config.json README.md tiny-1.5b-Q4_K_M.gguf tiny-1.5b-IQ4_K_M.gguf \
+                          tiny.Q8_0.gguf mmproj-F16.gguf F16/tiny-F16-00001-of-00002.gguf \
+                          F16/tiny-F16-00002-of-00002.gguf ../evil-Q2_K.gguf a/b/c-Q2_K.gguf";
+        let check = |wanted, weights| check_gguf(repository, wanted, weights);
+        check(Some("Q4_K_M"), "tiny-1.5b-Q4_K_M.gguf");
+        check(Some("q8_0"), "tiny.Q8_0.gguf");
+        check(
+            Some("F16"),
+            "F16/tiny-F16-00001-of-00002.gguf F16/tiny-F16-00002-of-00002.gguf",
+        );
+        check(Some("Q2_K"), "");
+        check(Some("K_M"), "");
+        check(None, "");
+        check_gguf("a-Q8_0.gguf mmproj-a.gguf", None, "a-Q8_0.gguf");
     }
 
     fn check_complete(files: &str, is_complete: bool) {

@@ -523,3 +523,36 @@ fn progress_is_told_for_every_file() {
         );
     }
 }
+
+#[test]
+fn one_of_several_gguf_models_is_fetched_by_its_type() {
+    let files = BTreeMap::from([
+        ("README.md", b"# Tiny".to_vec()),
+        ("tiny-Q4_K_M.gguf", weights(100)),
+        ("tiny-Q8_0.gguf", weights(200)),
+    ]);
+    let hub = Hub::with_files(Faults::default(), files);
+    let choose = |choice: &str, offline| {
+        let options = ResolveOptions {
+            offline,
+            ..hub.options()
+        };
+        resolve(&format!("{MODEL}{choice}"), &options)
+    };
+    let small = choose(":Q4_K_M", false).unwrap();
+    assert_eq!(small.name(), format!("{MODEL}:Q4_K_M"));
+    assert_eq!(small.list(), ["tiny-Q4_K_M.gguf"]);
+    hub.check_contents(&small, "tiny-Q4_K_M.gguf");
+    assert!(matches!(choose(":Q8_0", true), Err(Error::Offline { .. })));
+    // The other one lies beside it from now on.
+    let large = choose(":q8_0", false).unwrap();
+    assert_eq!(large.list(), ["tiny-Q8_0.gguf"]);
+    assert_eq!(choose(":Q4_K_M", true).unwrap().list(), small.list());
+    for choice in ["", ":Q2_K"] {
+        let message = message(choose(choice, false));
+        assert!(
+            message.contains("there are: tiny-Q4_K_M, tiny-Q8_0"),
+            "{message}"
+        );
+    }
+}

@@ -1,13 +1,15 @@
 use std::ops::ControlFlow;
 
 use crate::deferred::Load;
-use crate::{Error, Model, Result};
+use crate::loader::Roles;
+use crate::{Error, Model, Result, WeightRole};
 
 /// A model that is put together and fits its checkpoint, tensor by tensor, but whose weights have not
 /// been read yet.
 pub struct CheckedModel {
     model: Box<dyn Model>,
     loads: Vec<Box<dyn Load>>,
+    roles: Roles,
 }
 
 /// How far [`CheckedModel::load`] has come.
@@ -20,8 +22,22 @@ pub struct LoadProgress {
 }
 
 impl CheckedModel {
-    pub(crate) fn from_parts(model: Box<dyn Model>, loads: Vec<Box<dyn Load>>) -> Self {
-        Self { model, loads }
+    pub(crate) fn from_parts(
+        model: Box<dyn Model>,
+        loads: Vec<Box<dyn Load>>,
+        roles: Roles,
+    ) -> Self {
+        Self {
+            model,
+            loads,
+            roles,
+        }
+    }
+
+    /// What the matrix `name` of the checkpoint is for; `None` for all that is no linear layer of the
+    /// usual kind and no embeddings.
+    pub fn role(&self, name: &str) -> Option<WeightRole> {
+        self.roles.get(name).copied()
     }
 
     /// Bytes that the weights will take, but for vectors, which are small.

@@ -21,7 +21,10 @@ pub enum Error {
     )]
     UnsupportedQuantization(String),
     /// No way to quantize weights has this name.
-    #[error("quantization '{0}' is not supported while loading; supported: int8, q8_0, q6_k, q4_k")]
+    #[error(
+        "quantization '{0}' is not supported while loading; supported: int8, fp8, q4_0, q4_1, q5_0, \
+         q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k"
+    )]
     UnknownQuantization(String),
     /// The folder holds no weight file of the wanted form.
     #[error(

@@ -55,4 +55,7 @@ pub use error::{Error, Result};
 pub use model::{Batch, Model};
 pub use registry::{check_architecture, load_model, supported_architectures, supported_models};
 pub use vllm_tensor::{BatchSequence, KvCacheSpec};
-pub use weights::{FileBuffer, LoadFormat, Quantization, WeightFiles, Weights, gguf_files};
+pub use weights::{
+    FileBuffer, LoadFormat, LoadQuantization, NarrowWeight, NumberRows, Quantization, ScaledRows,
+    WeightFiles, WeightRole, Weights, gguf_files, quantize_row_to_fp8, quantize_row_to_int8,
+};

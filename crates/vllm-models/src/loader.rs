@@ -3,11 +3,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vllm_tensor::{
-    DType, Device, LayerNorm, QuantizedMatrix, Tensor, WeightRows, activation_dtype,
+    DType, Device, LayerNorm, QuantizedMatrix, ScaledMatrix, Tensor, WeightRows, activation_dtype,
 };
 
 use crate::deferred::{Deferred, Load};
-use crate::weights::Weights;
+use crate::weights::{NarrowWeight, ScaledRows, WeightRole, Weights};
 use crate::{Error, Result};
 
 /// A linear layer whose weights may not have been read yet.
@@ -26,6 +26,7 @@ pub(crate) struct WeightLoader {
     names: BTreeMap<String, String>,
     taken: RefCell<BTreeSet<String>>,
     loads: RefCell<Vec<Box<dyn Load>>>,
+    roles: RefCell<Roles>,
     device: Device,
     dtype: DType,
 }
@@ -38,6 +39,7 @@ pub(crate) struct FoundTensor {
     shape: Vec<usize>,
     dtype: DType,
     device: Device,
+    role: WeightRole,
 }
 
 impl FoundTensor {
@@ -58,21 +60,11 @@ impl FoundTensor {
         self.weights.release(&self.name);
     }
 
-    /// The weight as the codes it is stored in, where the device multiplies them.
-    fn codes(&self) -> Result<Option<QuantizedMatrix>> {
+    /// The weight in a narrow form, where the device multiplies those.
+    fn narrow(&self) -> Result<Option<NarrowWeight<'_>>> {
         match (self.weights.files(), &self.shape[..]) {
             (Some(files), [rows, columns]) if self.device.is_cpu() => {
-                files.quantized(&self.name, *rows, *columns)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// The same for a linear layer, which may be quantized only now.
-    fn linear_codes(&self) -> Result<Option<QuantizedMatrix>> {
-        match (self.weights.files(), &self.shape[..]) {
-            (Some(files), [rows, columns]) if self.device.is_cpu() => {
-                files.linear_codes(&self.name, *rows, *columns)
+                files.narrow(&self.name, *rows, *columns, self.role)
             }
             _ => Ok(None),
         }
@@ -83,12 +75,40 @@ impl FoundTensor {
         let kept = self
             .weights
             .files()
-            .and_then(|files| files.kept_bytes(&self.name));
+            .and_then(|files| files.kept_bytes(&self.name, self.role));
         if let Some(kept) = kept.filter(|_| self.device.is_cpu()) {
             return kept;
         }
         let elements = self.shape.iter().product::<usize>();
         elements as u64 * self.dtype.size_in_bytes() as u64
+    }
+}
+
+/// Matrices of one width, one below the other, in a narrow form.
+enum Narrow {
+    Codes(QuantizedMatrix),
+    Scaled(ScaledMatrix),
+}
+
+impl Narrow {
+    /// `None` where they do not all have such a form.
+    fn read(weights: &[FoundTensor], dtype: DType) -> Result<Option<Self>> {
+        let (mut codes, mut scaled) = (Vec::new(), Vec::new());
+        for weight in weights {
+            match weight.narrow()? {
+                Some(NarrowWeight::Codes(matrix)) if scaled.is_empty() => codes.push(matrix),
+                Some(NarrowWeight::Scaled(rows)) if codes.is_empty() => scaled.push(rows),
+                _ => return Ok(None),
+            }
+        }
+        let narrow = match codes.is_empty() {
+            true => ScaledRows::stack(&scaled, dtype)?.map(Self::Scaled),
+            false => Some(Self::Codes(QuantizedMatrix::stack(codes)?)),
+        };
+        if narrow.is_some() {
+            weights.iter().for_each(FoundTensor::release);
+        }
+        Ok(narrow)
     }
 }
 
@@ -103,6 +123,12 @@ const IGNORABLE_SUFFIXES: [&str; 7] = [
     ".attention.bias",
     ".attention.masked_bias",
 ];
+
+/// What matrices are for, by their names in the files.
+pub(crate) type Roles = BTreeMap<String, WeightRole>;
+
+/// The output layer's weight.
+const HEAD: &str = "lm_head.weight";
 
 impl WeightLoader {
     pub(crate) fn new(
@@ -128,6 +154,7 @@ impl WeightLoader {
             names,
             taken: RefCell::default(),
             loads: RefCell::default(),
+            roles: RefCell::default(),
             device: device.clone(),
             dtype,
         })
@@ -151,6 +178,11 @@ impl WeightLoader {
         bias: bool,
     ) -> Result<Linear> {
         self.stacked_linear(&[(prefix.to_owned(), out_features)], in_features, bias)
+    }
+
+    fn note_role(&self, weight: &FoundTensor) {
+        let mut roles = self.roles.borrow_mut();
+        roles.insert(weight.name.clone(), weight.role);
     }
 
     /// A linear layer whose weight the checkpoint stores as `[in, out]`.
@@ -183,6 +215,7 @@ impl WeightLoader {
             self.matrix(&format!("{prefix}.weight"), *out_features, in_features)
         });
         let weights = weights.collect::<Result<Vec<_>>>()?;
+        weights.iter().for_each(|weight| self.note_role(weight));
         let biases = parts
             .iter()
             .filter(|_| bias)
@@ -192,10 +225,14 @@ impl WeightLoader {
         let (dtype, device) = (self.dtype, self.device.clone());
         Ok(self.defer(num_bytes, move || {
             let bias = bias.then(|| read_and_concatenate(&biases)).transpose()?;
-            let codes = weights.iter().map(FoundTensor::linear_codes);
-            if let Some(codes) = codes.collect::<Result<Option<Vec<_>>>>()? {
-                let weight = QuantizedMatrix::stack(codes)?;
-                return Ok(vllm_tensor::Linear::quantized(weight, bias)?);
+            match Narrow::read(&weights, dtype)? {
+                Some(Narrow::Codes(weight)) => {
+                    return Ok(vllm_tensor::Linear::quantized(weight, bias)?);
+                }
+                Some(Narrow::Scaled(weight)) => {
+                    return Ok(vllm_tensor::Linear::scaled(weight, bias)?);
+                }
+                None => {}
             }
             let parts = weights.iter().map(FoundTensor::rows);
             let parts = parts.collect::<Result<Vec<_>>>()?;
@@ -208,11 +245,15 @@ impl WeightLoader {
 
     /// An embedding table, `[rows, width]`.
     pub(crate) fn embedding(&self, name: &str, rows: usize, width: usize) -> Result<Embedding> {
-        let weight = self.matrix(name, rows, width)?;
+        let mut weight = self.matrix(name, rows, width)?;
+        weight.role = WeightRole::Embedding;
+        self.note_role(&weight);
         let (dtype, device) = (self.dtype, self.device.clone());
         Ok(self.defer(weight.num_bytes(), move || {
-            if let Some(table) = weight.codes()? {
-                return Ok(vllm_tensor::Embedding::quantized(table));
+            match Narrow::read(std::slice::from_ref(&weight), dtype)? {
+                Some(Narrow::Codes(table)) => return Ok(vllm_tensor::Embedding::quantized(table)),
+                Some(Narrow::Scaled(table)) => return Ok(vllm_tensor::Embedding::scaled(table)),
+                None => {}
             }
             let table = weight.rows()?;
             let table = vllm_tensor::Embedding::from_rows(&*table, width, dtype, &device)?;
@@ -231,7 +272,6 @@ impl WeightLoader {
         (rows, width): (usize, usize),
         tied: bool,
     ) -> Result<Linear> {
-        const HEAD: &str = "lm_head.weight";
         let files = self.weights.files();
         let shared = match (files, self.names.get(HEAD), self.names.get(embedding_name)) {
             (Some(files), Some(head), Some(table)) => tied && files.are_equal(head, table),
@@ -284,8 +324,9 @@ impl WeightLoader {
         )?)
     }
 
-    /// What is to be loaded; an error if there are tensors that nobody asked for.
-    pub(crate) fn finish(self, architecture: &str) -> Result<Vec<Box<dyn Load>>> {
+    /// What is to be loaded and what matrices are for; an error if there are tensors that nobody asked
+    /// for.
+    pub(crate) fn finish(self, architecture: &str) -> Result<(Vec<Box<dyn Load>>, Roles)> {
         let taken = self.taken.borrow();
         let surplus: Vec<String> = self
             .names
@@ -299,7 +340,7 @@ impl WeightLoader {
             })
             .collect();
         if surplus.is_empty() {
-            return Ok(self.loads.into_inner());
+            return Ok((self.loads.into_inner(), self.roles.into_inner()));
         }
         Err(Error::SurplusTensors {
             architecture: architecture.to_owned(),
@@ -345,6 +386,10 @@ impl WeightLoader {
             shape: shape.to_vec(),
             dtype,
             device: self.device.clone(),
+            role: match name {
+                HEAD => WeightRole::Head,
+                _ => WeightRole::Linear,
+            },
         })
     }
 }

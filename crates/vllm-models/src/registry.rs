@@ -172,8 +172,8 @@ impl CheckedModel {
         let weights = weights.into().unpack(&config.quantization_config)?;
         let loader = WeightLoader::new(weights, architecture.canonical_name, device, dtype)?;
         let model = (architecture.build)(config, &loader)?;
-        let loads = loader.finish(architecture.name)?;
-        Ok(Self::from_parts(model, loads))
+        let (loads, roles) = loader.finish(architecture.name)?;
+        Ok(Self::from_parts(model, loads, roles))
     }
 }
 

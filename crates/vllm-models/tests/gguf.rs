@@ -4,11 +4,15 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::json;
 use support::{Fixture, max_difference};
-use vllm_gguf::Checkpoint;
-use vllm_models::{FileBuffer, ModelConfig, WeightFiles, gguf_files, load_model};
+use vllm_gguf::{Checkpoint, Source, Value};
+use vllm_models::{
+    FileBuffer, ModelConfig, NarrowWeight, WeightFiles, WeightRole, gguf_files, load_model,
+};
 use vllm_tensor::{DType, Device};
 
 const TOLERANCE: f32 = 1e-4;
@@ -154,6 +158,137 @@ fn the_configuration_says_what_the_original_said() {
     }
 }
 
+/// What we would write of a checkpoint, against what the published names and settings made of it.
+#[track_caller]
+fn check_export(name: &str) {
+    let fixture = Fixture::read(name);
+    let weights = fixture.weights();
+    let tensors: Vec<_> = weights
+        .tensor_names()
+        .map(|tensor| {
+            let numbers = weights.numbers(tensor).unwrap();
+            (tensor.to_owned(), numbers.shape().to_vec())
+        })
+        .collect();
+    let mut config = fixture.config().raw;
+    // What a file cannot say: the windows of Qwen, and other than the usual choices of its families.
+    config["use_sliding_window"] = json!(false);
+    for key in ["query_pre_attn_scalar", "norm_topk_prob"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    let export = vllm_gguf::export(&config, &tensors).unwrap();
+    let file = read(name);
+    let checkpoint = Checkpoint::new(&[(name, &file)]).unwrap();
+
+    let written: BTreeMap<String, Value> = export.metadata.into_iter().collect();
+    for (key, expected) in checkpoint.metadata().iter() {
+        if name.starts_with("qwen") && key.ends_with("sliding_window") {
+            continue;
+        }
+        let actual = written.get(key);
+        let is_equal = match (actual, expected) {
+            (Some(Value::Float(actual)), Value::Float(expected)) => {
+                *actual as f32 == *expected as f32
+            }
+            (actual, expected) => actual == Some(expected),
+        };
+        assert!(
+            is_equal,
+            "{name}: {key} is {actual:?}, expected {expected:?}"
+        );
+    }
+
+    let mut names: Vec<&str> = export.tensors.iter().map(|t| t.name.as_str()).collect();
+    let mut expected_names: Vec<&str> = checkpoint
+        .tensors()
+        .iter()
+        .map(|tensor| tensor.info.name.as_str())
+        .collect();
+    names.sort_unstable();
+    expected_names.sort_unstable();
+    assert_eq!(names, expected_names, "{name}");
+    for tensor in &export.tensors {
+        let info = &checkpoint.tensor(&tensor.name).unwrap().info;
+        assert_eq!(tensor.shape, info.shape, "{name}: {}", tensor.name);
+        let mut expected = vec![0.0; info.shape.iter().product()];
+        let kind = info.block_type.clone().unwrap();
+        kind.dequantize(&file[info.bytes.clone()], &mut expected);
+        let actual = exported_numbers(&weights, &tensor.source);
+        let is_equal = match &tensor.source {
+            Source::Tensors { .. } => actual == expected,
+            // Worked out by two programs.
+            Source::Numbers(_) => {
+                let pairs = actual.iter().zip(&expected);
+                pairs.fold(0f32, |most, (a, e)| most.max((a - e).abs())) < 1e-5
+            }
+        };
+        assert!(is_equal, "{name}: {}", tensor.name);
+    }
+}
+
+fn exported_numbers(weights: &WeightFiles, source: &Source) -> Vec<f32> {
+    let (names, order, offset) = match source {
+        Source::Numbers(numbers) => return numbers.clone(),
+        Source::Tensors {
+            names,
+            rows,
+            offset,
+        } => (names, *rows, *offset),
+    };
+    let mut all = Vec::new();
+    for name in names {
+        let numbers = weights.numbers(name).unwrap();
+        let mut row = vec![0.0; numbers.columns()];
+        for index in 0..numbers.num_rows() {
+            let original = order.original_row(index, numbers.num_rows());
+            numbers.read(original, &mut row).unwrap();
+            all.extend(row.iter().map(|number| number - offset));
+        }
+    }
+    all
+}
+
+#[test]
+fn what_is_written_is_what_the_published_names_and_settings_make() {
+    for name in [
+        "llama",
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen2-moe",
+        "qwen3",
+        "qwen3-moe",
+        "gemma2",
+        "gemma3",
+        "phi3",
+        "phi3-longrope-long",
+    ] {
+        check_export(name);
+    }
+}
+
+#[test]
+fn what_a_file_cannot_say_is_refused() {
+    let config = Fixture::read("qwen2").config().raw;
+    let message = vllm_gguf::export(&config, &[]).unwrap_err().to_string();
+    assert!(
+        message.contains("sets use_sliding_window to true"),
+        "{message}"
+    );
+}
+
+#[test]
+fn families_without_a_layout_are_named() {
+    let fixture = Fixture::read("gpt2");
+    let message = vllm_gguf::export(&fixture.config().raw, &[]).unwrap_err();
+    let message = message.to_string();
+    assert!(message.contains("'gpt2' have no layout"), "{message}");
+    assert!(
+        message.contains("llama") && message.contains("gemma3"),
+        "{message}"
+    );
+}
+
 #[test]
 fn blocks_are_kept_as_they_are() {
     let path = concat!(
@@ -164,9 +299,12 @@ fn blocks_are_kept_as_they_are() {
     let weights = WeightFiles::new(vec![("blocks.gguf".to_owned(), file)]).unwrap();
     for kind in vllm_gguf::BlockType::ALL {
         let name = |part: &str| format!("model.layers.{}.mlp.{part}.weight", kind.number());
-        let kept = weights.quantized(&name("up_proj"), 2, 512).unwrap();
+        let kept = weights.narrow(&name("up_proj"), 2, 512, WeightRole::Linear);
+        let kept = kept.unwrap();
         assert_eq!(kept.is_some(), kind.is_quantized(), "{kind:?}");
-        let Some(kept) = kept else { continue };
+        let Some(NarrowWeight::Codes(kept)) = kept else {
+            continue;
+        };
         let numbers = weights
             .tensor(&name("gate_proj"), &[2, 512], DType::F32, &Device::Cpu)
             .unwrap();

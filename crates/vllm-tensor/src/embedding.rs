@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::weight::{Weight, WeightRows};
-use crate::{Error, QuantizedMatrix, Result, activation_dtype};
+use crate::{Error, QuantizedMatrix, Result, ScaledMatrix, activation_dtype};
 
 /// A table of vectors looked up by id.
 #[derive(Clone, Debug)]
@@ -47,6 +47,14 @@ impl Embedding {
         }
     }
 
+    /// A table on the CPU of narrow floating-point codes.
+    pub fn scaled(weight: ScaledMatrix) -> Self {
+        Self {
+            weight: Weight::Scaled(weight),
+            activation_dtype: DType::F32,
+        }
+    }
+
     /// The rows of `ids`, `[ids, width]`, in the activation dtype.
     ///
     /// `ids` is a u32 vector. Ids beyond the table are an error on the CPU; on a GPU they must not
@@ -67,6 +75,7 @@ impl Embedding {
             Weight::Dense(_) => Vec::new(),
             Weight::Panels(panels) => panels.rows(&ids),
             Weight::Quantized(matrix) => matrix.rows(&ids),
+            Weight::Scaled(matrix) => matrix.rows(&ids),
         };
         let rows = Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)?;
         Ok(rows.to_dtype(self.activation_dtype)?)

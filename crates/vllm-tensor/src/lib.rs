@@ -46,6 +46,7 @@ mod metadata;
 mod norm;
 mod quantized;
 mod rotary;
+mod scaled;
 #[cfg(test)]
 mod test_support;
 mod weight;
@@ -57,7 +58,10 @@ pub use attention::{
 };
 pub use candle_core::{DType, Device, Error as CandleError, Tensor};
 pub use combine::combine_rows;
-pub use cpu::{CodeForm, Isa, RowCodes, bind_this_thread, num_threads, set_num_threads};
+pub use cpu::{
+    CodeForm, Isa, RowCodes, ScaledForm, bind_this_thread, fp8_from_f32, num_threads,
+    set_num_threads,
+};
 pub use device::{device_name, free_device_memory, select_device};
 pub use dtype::{activation_dtype, dtype_name, parse_dtype, resolve_dtype};
 pub use embedding::Embedding;
@@ -69,4 +73,5 @@ pub use metadata::{AttentionMetadata, BatchSequence};
 pub use norm::{LayerNorm, RmsNorm};
 pub use quantized::QuantizedMatrix;
 pub use rotary::{Rotary, RotaryAngles};
+pub use scaled::ScaledMatrix;
 pub use weight::WeightRows;

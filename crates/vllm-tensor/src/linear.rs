@@ -1,7 +1,8 @@
 use candle_core::{DType, Device, Tensor};
 
+use crate::cpu::PanelWeight;
 use crate::weight::{Weight, WeightRows};
-use crate::{Activation, Embedding, Error, QuantizedMatrix, Result, cpu};
+use crate::{Activation, Embedding, Error, QuantizedMatrix, Result, ScaledMatrix, cpu};
 
 /// `y = x · Wᵀ + b`, whatever form the weight is stored in.
 #[derive(Clone, Debug)]
@@ -60,6 +61,15 @@ impl Linear {
         Self::from_weight(Weight::Quantized(weight), bias)
     }
 
+    /// A layer on the CPU whose weight, `[out, in]`, stays in narrow floating-point codes; `bias` is
+    /// `[out]`.
+    ///
+    /// # Errors
+    /// A bias of another size.
+    pub fn scaled(weight: ScaledMatrix, bias: Option<Tensor>) -> Result<Self> {
+        Self::from_weight(Weight::Scaled(weight), bias)
+    }
+
     fn from_weight(weight: Weight, bias: Option<Tensor>) -> Result<Self> {
         let (out_features, in_features) = weight.dims();
         let activation_dtype = crate::activation_dtype(&weight.device(), weight.dtype());
@@ -105,7 +115,7 @@ impl Linear {
     /// `x` has another shape, or the layer an odd number of outputs.
     pub fn forward_gated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         self.check_input(x)?;
-        if let (Weight::Panels(weight), Some(gate)) = (&self.weight, activation.gate())
+        if let (Some(weight), Some(gate)) = (self.weight.panels(), activation.gate())
             && cpu::takes(x)
         {
             let bias = self.bias.as_ref();
@@ -119,30 +129,36 @@ impl Linear {
     fn apply(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         self.check_input(x)?;
         let bias = self.bias.as_ref();
-        match &self.weight {
-            Weight::Dense(weight) => {
-                let y = linear_plain(x, weight, bias)?;
-                Ok(match residual {
-                    Some(residual) => (residual + y)?,
-                    None => y,
-                })
-            }
-            Weight::Panels(weight) => {
-                let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.contiguous();
-                let residual = residual.map(wide).transpose()?;
-                let y = cpu::linear(&wide(x)?, weight, bias, residual.as_ref())?;
-                Ok(y.to_dtype(x.dtype())?)
-            }
+        let y = match &self.weight {
+            Weight::Dense(weight) => linear_plain(x, weight, bias)?,
             Weight::Quantized(matrix) => {
                 let wide = x.to_dtype(DType::F32)?.contiguous()?;
-                let y = cpu::linear_quantized(&wide, matrix.parts(), bias)?;
-                let y = y.to_dtype(x.dtype())?;
-                Ok(match residual {
-                    Some(residual) => (residual + y)?,
-                    None => y,
-                })
+                let y = matrix.multiply(&wide, bias)?;
+                y.to_dtype(x.dtype())?
             }
-        }
+            Weight::Panels(panels) => {
+                return self.apply_panels(PanelWeight::Plain(panels), x, residual);
+            }
+            Weight::Scaled(matrix) => {
+                return self.apply_panels(PanelWeight::Scaled(matrix.panels()), x, residual);
+            }
+        };
+        Ok(match residual {
+            Some(residual) => (residual + y)?,
+            None => y,
+        })
+    }
+
+    fn apply_panels(
+        &self,
+        weight: PanelWeight<'_>,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.contiguous();
+        let residual = residual.map(wide).transpose()?;
+        let y = cpu::linear(&wide(x)?, weight, self.bias.as_ref(), residual.as_ref())?;
+        Ok(y.to_dtype(x.dtype())?)
     }
 
     fn check_input(&self, x: &Tensor) -> Result<()> {

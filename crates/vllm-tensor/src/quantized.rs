@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use crate::cpu::{CodeForm, QuantizedPanels, RowCodes};
+use candle_core::{Device, Tensor};
+
+use crate::cpu::{self, CodeForm, QuantizedPanels, RowCodes};
 use crate::{Error, Result};
 
 /// A matrix `[rows, columns]` that the CPU keeps and multiplies as whole-number codes with scales.
@@ -26,6 +28,8 @@ use crate::{Error, Result};
 pub struct QuantizedMatrix {
     /// Matrices of the same width, one below the other.
     parts: Vec<Arc<QuantizedPanels>>,
+    /// For each part, the input that each column belongs to, where they are not in order.
+    input_orders: Vec<Option<Arc<[u32]>>>,
 }
 
 impl QuantizedMatrix {
@@ -50,7 +54,33 @@ impl QuantizedMatrix {
         let panels = QuantizedPanels::from_rows(form, rows, columns, read)?;
         Ok(Self {
             parts: vec![Arc::new(panels)],
+            input_orders: vec![None],
         })
+    }
+
+    /// The same for inputs that come in another order than the columns: column `i` belongs to input
+    /// `order[i]`. [`QuantizedMatrix::rows`] gives the rows in the order of the inputs.
+    ///
+    /// # Errors
+    /// `order` is no order of the columns.
+    pub fn with_input_order(mut self, order: Vec<u32>) -> Result<Self> {
+        let (_, columns) = self.dims();
+        let mut seen = vec![false; columns];
+        for input in &order {
+            match seen.get_mut(*input as usize) {
+                Some(seen) if !*seen => *seen = true,
+                _ => break,
+            }
+        }
+        if order.len() != columns || seen.contains(&false) {
+            return Err(Error::Shape {
+                operation: "quantized matrix",
+                expected: format!("an order of {columns} columns"),
+                actual: order.len().into(),
+            });
+        }
+        self.input_orders.fill(Some(order.into()));
+        Ok(self)
     }
 
     /// Matrices of the same width, one below the other. Their forms may differ.
@@ -58,13 +88,17 @@ impl QuantizedMatrix {
     /// # Errors
     /// No matrix, or different widths.
     pub fn stack(matrices: Vec<Self>) -> Result<Self> {
-        let parts: Vec<_> = matrices
-            .into_iter()
-            .flat_map(|matrix| matrix.parts)
-            .collect();
+        let (mut parts, mut input_orders) = (Vec::new(), Vec::new());
+        for matrix in matrices {
+            parts.extend(matrix.parts);
+            input_orders.extend(matrix.input_orders);
+        }
         let columns = parts.first().map_or(0, |part| part.columns());
         match parts.iter().find(|part| part.columns() != columns) {
-            None if columns > 0 => Ok(Self { parts }),
+            None if columns > 0 => Ok(Self {
+                parts,
+                input_orders,
+            }),
             odd => Err(Error::Shape {
                 operation: "quantized matrix",
                 expected: format!("matrices of {columns} columns"),
@@ -86,8 +120,27 @@ impl QuantizedMatrix {
         self.parts.iter().map(|part| part.num_bytes()).sum()
     }
 
-    pub(crate) fn parts(&self) -> &[Arc<QuantizedPanels>] {
-        &self.parts
+    /// `x · Wᵀ + b` for a contiguous float32 `x`, `[rows, columns]`.
+    pub(crate) fn multiply(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let mut products = Vec::new();
+        let (mut first_part, mut first_output) = (0, 0);
+        // Most layers want the inputs in one order.
+        for orders in self.input_orders.chunk_by(|order, next| order == next) {
+            let parts = &self.parts[first_part..first_part + orders.len()];
+            let outputs = parts.iter().map(|part| part.rows()).sum();
+            let bias = bias.map(|bias| bias.narrow(0, first_output, outputs));
+            let bias = bias.transpose()?;
+            products.push(match &orders[0] {
+                Some(order) => cpu::linear_quantized(&in_order(x, order)?, parts, bias.as_ref())?,
+                None => cpu::linear_quantized(x, parts, bias.as_ref())?,
+            });
+            first_part += parts.len();
+            first_output += outputs;
+        }
+        match &products[..] {
+            [only] => Ok(only.clone()),
+            products => Ok(Tensor::cat(products, 1)?),
+        }
     }
 
     /// The numbers of rows `indices`, one after the other; zeros for rows that are not there.
@@ -96,14 +149,87 @@ impl QuantizedMatrix {
         let mut rows = vec![0f32; indices.len() * columns];
         for (index, row) in indices.iter().zip(rows.chunks_exact_mut(columns)) {
             let mut index = *index as usize;
-            for part in &self.parts {
+            for (part, order) in self.parts.iter().zip(&self.input_orders) {
                 if index < part.rows() {
                     part.copy_row(index, row);
+                    if let Some(order) = order {
+                        let columns = row.to_vec();
+                        for (input, number) in order.iter().zip(columns) {
+                            row[*input as usize] = number;
+                        }
+                    }
                     break;
                 }
                 index -= part.rows();
             }
         }
         rows
+    }
+}
+
+/// The columns of `x` as `order` names them.
+fn in_order(x: &Tensor, order: &[u32]) -> Result<Tensor> {
+    let dims = x.dims2()?;
+    let numbers = x.flatten_all()?.to_vec1::<f32>()?;
+    let rows = numbers.chunks_exact(order.len());
+    let ordered = rows.flat_map(|row| order.iter().map(|input| row[*input as usize]));
+    Ok(Tensor::from_vec(
+        ordered.collect::<Vec<_>>(),
+        dims,
+        &Device::Cpu,
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::random_tensor;
+
+    fn matrix(seed: usize) -> QuantizedMatrix {
+        let form = CodeForm::new(4, 32, 8, false).unwrap();
+        let read = |row: usize, codes: &mut RowCodes| {
+            for (column, code) in codes.codes.iter_mut().enumerate() {
+                *code = ((row * 7 + column * seed) % 16) as u8;
+            }
+            codes.scales.fill(0.01 * (row + 1) as f32);
+            Ok::<_, Error>(())
+        };
+        QuantizedMatrix::from_rows(form, 20, 96, read).unwrap()
+    }
+
+    #[test]
+    fn inputs_may_come_in_another_order() {
+        let order: Vec<u32> = (0..96).map(|column| column * 35 % 96).collect();
+        let ordered = matrix(5).with_input_order(order.clone()).unwrap();
+        let (row, ordered_row) = (matrix(5).rows(&[3]), ordered.rows(&[3]));
+        for (column, input) in order.iter().enumerate() {
+            assert_eq!(ordered_row[*input as usize], row[column]);
+        }
+        let x = random_tensor(3, &[5, 96]);
+        let moved = in_order(&x, &order).unwrap();
+        let bias = random_tensor(4, &[60]);
+        let parts = [ordered.clone(), ordered, matrix(3)];
+        let y = QuantizedMatrix::stack(parts.to_vec()).unwrap();
+        let y = y.multiply(&x, Some(&bias)).unwrap();
+        for (part, (matrix, x)) in [(matrix(5), &moved), (matrix(5), &moved), (matrix(3), &x)]
+            .into_iter()
+            .enumerate()
+        {
+            let bias = bias.narrow(0, 20 * part, 20).unwrap();
+            let expected = matrix.multiply(x, Some(&bias)).unwrap();
+            let actual = y.narrow(1, 20 * part, 20).unwrap();
+            assert_eq!(
+                actual.to_vec2::<f32>().unwrap(),
+                expected.to_vec2::<f32>().unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_order_is_refused() {
+        for order in [vec![0; 96], (0..95).collect(), (1..97).collect()] {
+            let message = matrix(5).with_input_order(order).unwrap_err().to_string();
+            assert!(message.contains("an order of 96 columns"), "{message}");
+        }
     }
 }

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::cpu::Panels;
-use crate::{Error, QuantizedMatrix, Result};
+use crate::cpu::{PanelWeight, Panels};
+use crate::{Error, QuantizedMatrix, Result, ScaledMatrix};
 
 /// Rows of a matrix as they lie in a file: little-endian elements, read where they are.
 pub trait WeightRows: Sync {
@@ -27,6 +27,8 @@ pub(crate) enum Weight {
     Panels(Arc<Panels>),
     /// Codes and scales, for the CPU.
     Quantized(QuantizedMatrix),
+    /// Narrow floating-point codes and scales, for the CPU.
+    Scaled(ScaledMatrix),
 }
 
 impl Weight {
@@ -107,6 +109,16 @@ impl Weight {
             }
             Self::Panels(panels) => (panels.out_features(), panels.in_features()),
             Self::Quantized(matrix) => matrix.dims(),
+            Self::Scaled(matrix) => matrix.dims(),
+        }
+    }
+
+    /// For the kernels that take panels.
+    pub(crate) fn panels(&self) -> Option<PanelWeight<'_>> {
+        match self {
+            Self::Panels(panels) => Some(PanelWeight::Plain(panels)),
+            Self::Scaled(matrix) => Some(PanelWeight::Scaled(matrix.panels())),
+            Self::Dense(_) | Self::Quantized(_) => None,
         }
     }
 
@@ -115,14 +127,14 @@ impl Weight {
             Self::Dense(weight) => weight.dtype(),
             Self::Panels(panels) => panels.dtype(),
             // What activations have beside it.
-            Self::Quantized(_) => DType::F32,
+            Self::Quantized(_) | Self::Scaled(_) => DType::F32,
         }
     }
 
     pub(crate) fn device(&self) -> Device {
         match self {
             Self::Dense(weight) => weight.device().clone(),
-            Self::Panels(_) | Self::Quantized(_) => Device::Cpu,
+            Self::Panels(_) | Self::Quantized(_) | Self::Scaled(_) => Device::Cpu,
         }
     }
 }

@@ -83,10 +83,10 @@ fn parse(lines: &str) -> Result<Measurements> {
     Ok(measurements)
 }
 
-/// Builds the benchmark `cpu` of `vllm-engine`; returns its path.
-pub(super) fn build(root: &Path) -> Result<PathBuf> {
+/// Builds the benchmark `name` of `vllm-engine`; returns its path.
+pub(super) fn build(root: &Path, name: &str) -> Result<PathBuf> {
     eprintln!("building the benchmark ...");
-    let mut command = cargo(root, &["bench", "-p", "vllm-engine", "--bench", "cpu"]);
+    let mut command = cargo(root, &["bench", "-p", "vllm-engine", "--bench", name]);
     command.args(["--no-run", "--message-format", "json-render-diagnostics"]);
     let messages = stdout(&mut command)?;
     let mut executable = messages.lines().filter_map(|line| {
@@ -201,7 +201,7 @@ pub(super) fn output(program: &Path, arguments: &[&str]) -> Result<String> {
     stdout(Command::new(program).args(arguments))
 }
 
-fn stdout(command: &mut Command) -> Result<String> {
+pub(super) fn stdout(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stderr(Stdio::inherit())

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod convert;
+mod forms;
 mod generation;
 mod invariance;
 mod published_opt;

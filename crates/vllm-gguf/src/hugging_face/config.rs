@@ -216,14 +216,8 @@ fn family_entries(
             ("use_sliding_window", json!(false)),
         ],
         Family::Gemma2 | Family::Gemma3 => {
-            // The largest models of both families scale by another width than that of a head.
             let layers = keys.required("block_count")?;
-            let is_27b = layers == if family == Family::Gemma2 { 46 } else { 62 };
-            let scalar = if is_27b {
-                hidden_size / heads
-            } else {
-                head_dim
-            };
+            let scalar = attention_scalar(family, layers, (hidden_size, heads, head_dim));
             let mut entries = vec![
                 ("query_pre_attn_scalar", json!(scalar)),
                 (
@@ -244,6 +238,21 @@ fn family_entries(
             entries
         }
     })
+}
+
+/// What Gemma's attention scores are scaled by the root of: the width of a head, but for the largest models
+/// of both families.
+pub(crate) fn attention_scalar(
+    family: Family,
+    layers: u64,
+    (hidden_size, heads, head_dim): (u64, u64, u64),
+) -> u64 {
+    let is_27b = layers == if family == Family::Gemma2 { 46 } else { 62 };
+    if is_27b {
+        hidden_size / heads
+    } else {
+        head_dim
+    }
 }
 
 /// Tokens that end a turn in the usual chat formats.

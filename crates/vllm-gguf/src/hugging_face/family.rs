@@ -63,6 +63,29 @@ impl Family {
         }
     }
 
+    /// By the `model_type` of a Hugging Face checkpoint.
+    pub(crate) fn from_model_type(model_type: &str) -> Result<Self> {
+        // Mistral is a Llama with a window.
+        let wanted = match model_type {
+            "mistral" => "llama",
+            other => other,
+        };
+        let known = FAMILIES.iter().find(|(_, _, known, _)| *known == wanted);
+        known.map(|(_, family, ..)| *family).ok_or_else(|| {
+            let supported: Vec<_> = FAMILIES.iter().map(|(_, _, known, _)| *known).collect();
+            Error::NotWritten(format!(
+                "models of type '{model_type}' have no layout there; supported: mistral, {}",
+                supported.join(", ")
+            ))
+        })
+    }
+
+    /// `general.architecture`.
+    pub(crate) fn architecture(self) -> &'static str {
+        let known = FAMILIES.iter().find(|(_, family, ..)| *family == self);
+        known.map_or("", |(architecture, ..)| *architecture)
+    }
+
     /// `model_type` and class of a Hugging Face checkpoint.
     pub(crate) fn names(self) -> (&'static str, &'static str) {
         let known = FAMILIES.iter().find(|(_, family, ..)| *family == self);

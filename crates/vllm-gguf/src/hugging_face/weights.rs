@@ -47,17 +47,29 @@ impl RowOrder {
             }
         }
     }
+
+    /// The reverse: which row of a Hugging Face checkpoint is row `row` of the file's `rows`.
+    pub fn original_row(self, row: usize, rows: usize) -> usize {
+        match self {
+            Self::Same => row,
+            Self::Interleaved { heads } => {
+                let head_dim = rows / heads;
+                let (head, within) = (row / head_dim, row % head_dim);
+                head * head_dim + within % 2 * (head_dim / 2) + within / 2
+            }
+        }
+    }
 }
 
 /// Names outside the layers.
-const OUTER_NAMES: &[(&str, &str)] = &[
+pub(crate) const OUTER_NAMES: &[(&str, &str)] = &[
     ("token_embd", "model.embed_tokens"),
     ("output_norm", "model.norm"),
     ("output", "lm_head"),
 ];
 
 /// Names within a layer. A family's own names come before these.
-const LAYER_NAMES: &[(&str, &str)] = &[
+pub(crate) const LAYER_NAMES: &[(&str, &str)] = &[
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
     ("attn_k", "self_attn.k_proj"),
@@ -86,7 +98,7 @@ const PHI3_NAMES: &[(&str, &str)] = &[("ffn_up", "mlp.gate_up_proj")];
 const MIXTRAL_NAMES: &[(&str, &str)] = &[("ffn_gate_inp", "block_sparse_moe.gate")];
 
 /// Stacks of experts: name in the file, and an expert's part in most families and in Mixtral.
-const EXPERT_NAMES: &[(&str, &str, &str)] = &[
+pub(crate) const EXPERT_NAMES: &[(&str, &str, &str)] = &[
     ("ffn_gate_exps", "gate_proj", "w1"),
     ("ffn_up_exps", "up_proj", "w3"),
     ("ffn_down_exps", "down_proj", "w2"),
@@ -164,7 +176,7 @@ impl Naming {
         };
         let Some((layer, part)) = layer_and_part(stem) else {
             weight.name = format!("{}.{kind}", find(OUTER_NAMES, stem).ok_or_else(unknown)?);
-            weight.offset = self.offset(stem);
+            weight.offset = self.family.offset(stem);
             weights.push(weight);
             return Ok(());
         };
@@ -185,11 +197,11 @@ impl Naming {
         }
         let name = self.layer_name(part).ok_or_else(unknown)?;
         weight.name = format!("model.layers.{layer}.{name}.{kind}");
-        weight.offset = self.offset(part);
+        weight.offset = self.family.offset(part);
         if part == "ffn_gate_inp_shexp" && weight.shape.len() == 1 {
             weight.shape.insert(0, 1);
         }
-        if matches!(self.family, Family::Llama | Family::Mixtral) {
+        if self.family.interleaves() {
             let heads = match part {
                 "attn_q" => self.heads,
                 "attn_k" => self.kv_heads,
@@ -210,12 +222,7 @@ impl Naming {
     }
 
     fn layer_name(&self, part: &str) -> Option<String> {
-        let own = match self.family {
-            Family::Gemma2 | Family::Gemma3 => GEMMA_NAMES,
-            Family::Phi3 => PHI3_NAMES,
-            Family::Mixtral => MIXTRAL_NAMES,
-            _ => &[],
-        };
+        let own = self.family.own_names();
         if let Some(name) = find(own, part).or_else(|| find(LAYER_NAMES, part)) {
             return Some(name.to_owned());
         }
@@ -228,11 +235,28 @@ impl Naming {
         (self.family == Family::Mixtral)
             .then(|| format!("block_sparse_moe.experts.{expert}.{part}"))
     }
+}
+
+impl Family {
+    /// Names within a layer that are its own.
+    pub(crate) fn own_names(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Gemma2 | Self::Gemma3 => GEMMA_NAMES,
+            Self::Phi3 => PHI3_NAMES,
+            Self::Mixtral => MIXTRAL_NAMES,
+            _ => &[],
+        }
+    }
+
+    /// Whether files hold the rows of queries and keys as [`RowOrder::Interleaved`].
+    pub(crate) fn interleaves(self) -> bool {
+        matches!(self, Self::Llama | Self::Mixtral)
+    }
 
     /// Gemma's norms multiply by one more than what a Hugging Face checkpoint holds; files hold the
     /// factor itself.
-    fn offset(&self, part: &str) -> f32 {
-        if self.family.is_gemma() && part.ends_with("norm") {
+    pub(crate) fn offset(self, part: &str) -> f32 {
+        if self.is_gemma() && part.ends_with("norm") {
             -1.0
         } else {
             0.0

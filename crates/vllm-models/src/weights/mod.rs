@@ -1,7 +1,9 @@
 //! Checkpoint files: which ones to read, and the tensors inside them.
 
 mod dummy;
+mod export;
 mod format;
+mod narrow;
 mod packed;
 mod pickle;
 mod pytorch;
@@ -14,12 +16,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use vllm_tensor::{DType, Device, QuantizedMatrix, Tensor, WeightRows};
+use vllm_tensor::{DType, Device, Tensor, WeightRows};
 
+pub use self::export::{NumberRows, quantize_row_to_fp8, quantize_row_to_int8};
 pub use self::format::LoadFormat;
+pub use self::narrow::{NarrowWeight, ScaledRows, WeightRole};
 pub(crate) use self::packed::scheme::check as check_quantization;
 use self::packed::{Kind, PackedTensor, Piece};
-pub use self::quantize::Quantization;
+pub use self::quantize::{LoadQuantization, Quantization};
 pub use self::select::gguf_files;
 use crate::{Error, Result};
 
@@ -75,19 +79,14 @@ impl Weights {
 
     /// Says that the tensor `name` will not be read again.
     pub(crate) fn release(&self, name: &str) {
-        if let Self::Files(files) = self
-            && let Some(release) = &files.release
-            && let Some(StoredTensor { file, info }) = files.tensors.get(name)
-            && let Some((_, buffer)) = files.files.get(*file)
-            && let Some(bytes) = buffer.as_ref().as_ref().get(info.bytes.clone())
-        {
-            release(bytes);
+        if let Self::Files(files) = self {
+            files.release(name);
         }
     }
 
     /// As [`WeightFiles::quantize`].
     #[must_use]
-    pub fn quantize(self, quantization: Option<Quantization>) -> Self {
+    pub fn quantize(self, quantization: LoadQuantization) -> Self {
         match self {
             Self::Files(files) => Self::Files(files.quantize(quantization)),
             Self::Dummy => self,
@@ -140,8 +139,8 @@ pub struct WeightFiles {
     release: Option<Release>,
     /// Weights that are put together from what is stored.
     packed: BTreeMap<String, PackedTensor>,
-    /// What plain linear weights become.
-    quantization: Option<Quantization>,
+    /// What plain weights become.
+    quantization: LoadQuantization,
 }
 
 /// Told of bytes of a file that were read for the last time.
@@ -235,7 +234,7 @@ impl WeightFiles {
                 files,
                 tensors,
                 packed,
-                quantization: None,
+                quantization: LoadQuantization::default(),
                 release: None,
             });
         }
@@ -264,7 +263,7 @@ impl WeightFiles {
             tensors,
             release: None,
             packed,
-            quantization: None,
+            quantization: LoadQuantization::default(),
         })
     }
 
@@ -300,39 +299,28 @@ impl WeightFiles {
         Ok(self)
     }
 
-    /// The same with linear layers to be quantized while they are loaded, as far as their weights are
-    /// plain numbers and a CPU runs them. Embeddings, tied output layers and the routers of experts stay
-    /// as they are.
+    /// The same with weights to be quantized while they are loaded, as far as they are plain numbers and a
+    /// CPU runs them. The routers of experts stay as they are.
     #[must_use]
-    pub fn quantize(self, quantization: Option<Quantization>) -> Self {
+    pub fn quantize(self, quantization: LoadQuantization) -> Self {
         Self {
             quantization,
             ..self
         }
     }
 
-    /// The weight `name` of a linear layer as [`WeightFiles::quantized`] gives it, or quantized now if
-    /// that is wanted.
-    pub(crate) fn linear_codes(
-        &self,
-        name: &str,
-        rows: usize,
-        columns: usize,
-    ) -> Result<Option<QuantizedMatrix>> {
-        if let Some(matrix) = self.quantized(name, rows, columns)? {
-            return Ok(Some(matrix));
-        }
-        let (Some(quantization), Some(stored)) = (self.quantization, self.tensors.get(name)) else {
-            return Ok(None);
-        };
-        let is_router = name.ends_with(".gate.weight") || name.ends_with("expert_gate.weight");
-        if is_router {
-            return Ok(None);
-        }
-        self.check_shape(name, stored.file, &stored.info.shape, &[rows, columns])?;
-        match stored.as_piece(name) {
-            Some(piece) => quantization.apply(&piece, &self.files),
-            None => Ok(None),
+    /// Says that the tensor `name` will not be read again.
+    pub fn release(&self, name: &str) {
+        let Some(release) = &self.release else { return };
+        let stored = self.tensors.get(name);
+        let stored = stored.map(|stored| (stored.file, stored.info.bytes.clone()));
+        let pieces = self.packed.get(name).map(PackedTensor::pieces);
+        for (file, range) in stored.into_iter().chain(pieces.into_iter().flatten()) {
+            if let Some((_, buffer)) = self.files.get(file)
+                && let Some(bytes) = buffer.as_ref().as_ref().get(range)
+            {
+                release(bytes);
+            }
         }
     }
 
@@ -437,30 +425,6 @@ impl WeightFiles {
         Ok((stored_dtype, bytes))
     }
 
-    /// The weight `name`, `[rows, columns]`, as the codes it is stored in; `None` where it is not made
-    /// of codes that the CPU multiplies.
-    ///
-    /// # Errors
-    /// Another shape; what is missing where codes are read.
-    pub fn quantized(
-        &self,
-        name: &str,
-        rows: usize,
-        columns: usize,
-    ) -> Result<Option<QuantizedMatrix>> {
-        let Some(packed) = self.packed.get(name) else {
-            return Ok(None);
-        };
-        self.check_shape(name, packed.file, &packed.shape, &[rows, columns])?;
-        packed.quantized(&self.files)
-    }
-
-    /// About how many bytes [`WeightFiles::quantized`] will keep of the weight `name`; `None` where it
-    /// gives none.
-    pub(crate) fn kept_bytes(&self, name: &str) -> Option<u64> {
-        self.packed.get(name)?.kept_bytes()
-    }
-
     fn check_shape(
         &self,
         name: &str,
@@ -480,7 +444,7 @@ impl WeightFiles {
     }
 
     /// Whether two tensors are there and equal in every bit.
-    pub(crate) fn are_equal(&self, name: &str, other: &str) -> bool {
+    pub fn are_equal(&self, name: &str, other: &str) -> bool {
         let view = |name: &str| {
             let StoredTensor { file, info } = self.tensors.get(name)?;
             let (_, buffer) = self.files.get(*file)?;

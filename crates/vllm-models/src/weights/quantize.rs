@@ -1,57 +1,106 @@
 //! Quantizing plain weights while they are loaded.
 
 use vllm_gguf::{BlockType, Unpacked};
-use vllm_tensor::{CodeForm, QuantizedMatrix, RowCodes};
+use vllm_tensor::{CodeForm, QuantizedMatrix, RowCodes, ScaledForm, fp8_from_f32};
 
+use super::narrow::{NarrowWeight, ScaledRows, WeightRole};
 use super::packed::{NamedFile, Piece};
 use crate::{Error, Result};
 
-/// What linear layers become while they are loaded.
+/// What plain weights become while they are loaded; `None` leaves them as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadQuantization {
+    /// Linear layers within the model.
+    pub layers: Option<Quantization>,
+    /// Embeddings, and output layers that share them.
+    pub embeddings: Option<Quantization>,
+    /// Output layers of their own.
+    pub head: Option<Quantization>,
+}
+
+impl LoadQuantization {
+    /// What the weight `name` becomes. A router of experts decides too much to be rounded.
+    pub fn method(&self, name: &str, role: WeightRole) -> Option<Quantization> {
+        let is_router = name.ends_with(".gate.weight") || name.ends_with("expert_gate.weight");
+        match role {
+            WeightRole::Linear if is_router => None,
+            WeightRole::Linear => self.layers,
+            WeightRole::Head => self.head,
+            WeightRole::Embedding => self.embeddings,
+        }
+    }
+}
+
+/// A form that weights are quantized to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantization {
-    /// 8 bits, a scale for 32 neighbours: `q8_0`, also called `int8`.
-    Q8_0,
-    /// 6 bits, scales for 16: `q6_k`.
-    Q6K,
-    /// 4 bits, scales and minima for 32: `q4_k`.
-    Q4K,
+    /// Blocks of a GGUF type; `int8` is `q8_0`.
+    Blocks(BlockType),
+    /// `float8_e4m3fn`, a scale for each output.
+    Fp8,
 }
 
 impl Quantization {
-    /// Reads a name.
+    /// Reads a name: `int8`, `fp8`, or that of a quantized GGUF type, such as `q4_k`.
     ///
     /// # Errors
-    /// Another name than those above.
+    /// Another name than those.
     pub fn from_name(name: &str) -> Result<Self> {
         match name {
-            "int8" | "q8_0" => Ok(Self::Q8_0),
-            "q6_k" => Ok(Self::Q6K),
-            "q4_k" => Ok(Self::Q4K),
-            other => Err(Error::UnknownQuantization(other.to_owned())),
+            "int8" => return Ok(Self::Blocks(BlockType::Q8_0)),
+            "fp8" => return Ok(Self::Fp8),
+            _ => {}
         }
+        let kind = BlockType::from_name(name).filter(|kind| kind.is_quantized());
+        kind.map(Self::Blocks)
+            .ok_or_else(|| Error::UnknownQuantization(name.to_owned()))
     }
 
     /// The block type for rows of `columns`; rows that are no whole blocks take a type with smaller
     /// ones, and `None` if there is none.
-    fn block_type(self, columns: usize) -> Option<BlockType> {
-        let wanted = match self {
-            Self::Q8_0 => BlockType::Q8_0,
-            Self::Q6K => BlockType::Q6K,
-            Self::Q4K => BlockType::Q4K,
+    pub fn block_type(self, columns: usize) -> Option<BlockType> {
+        let Self::Blocks(wanted) = self else {
+            return None;
         };
         let fits = |kind: &BlockType| columns.is_multiple_of(kind.block_len());
         [wanted, BlockType::Q8_0].into_iter().find(fits)
     }
 
+    /// About how many bytes a matrix of this shape takes; `None` where it has to stay as it is.
+    pub(super) fn kept_bytes(self, shape: &[usize]) -> Option<u64> {
+        let [rows, columns] = *shape else {
+            return None;
+        };
+        let of_row = match self {
+            Self::Fp8 => columns + size_of::<f32>(),
+            _ => self.block_type(columns)?.byte_len(columns),
+        };
+        Some(rows as u64 * of_row as u64)
+    }
+
     /// A stored matrix `[rows, columns]` of plain numbers; `None` where it has to stay as it is.
     pub(super) fn apply(
         self,
-        stored: &Piece,
+        stored: Piece,
         files: &[NamedFile],
-    ) -> Result<Option<QuantizedMatrix>> {
+    ) -> Result<Option<NarrowWeight<'_>>> {
         let [rows, columns] = stored.shape[..] else {
             return Ok(None);
         };
+        if self == Self::Fp8 {
+            return Ok(Some(NarrowWeight::Scaled(ScaledRows {
+                form: ScaledForm::Fp8,
+                rows,
+                columns,
+                group_len: columns,
+                read: Box::new(move |row, codes, scales| {
+                    let mut numbers = vec![0.0; columns];
+                    stored.read_row(row, files, &mut numbers)?;
+                    scales.fill(to_fp8(&numbers, codes));
+                    Ok(())
+                }),
+            })));
+        }
         let Some(kind) = self.block_type(columns) else {
             return Ok(None);
         };
@@ -67,8 +116,28 @@ impl Quantization {
             unpack_row(kind, &blocks, codes);
             Ok::<_, Error>(())
         };
-        QuantizedMatrix::from_rows(form, rows, columns, read).map(Some)
+        let matrix = QuantizedMatrix::from_rows(form, rows, columns, read)?;
+        Ok(Some(NarrowWeight::Codes(matrix)))
     }
+}
+
+/// The largest number of `float8_e4m3fn`.
+const FP8_MAX: f32 = 448.0;
+
+/// Writes the codes of a row and gives their scale, by which the largest number becomes the largest code.
+pub(super) fn to_fp8(numbers: &[f32], codes: &mut [u8]) -> f32 {
+    let largest = numbers
+        .iter()
+        .fold(0f32, |largest, number| largest.max(number.abs()));
+    let scale = if largest > 0.0 {
+        largest / FP8_MAX
+    } else {
+        1.0
+    };
+    for (code, number) in codes.iter_mut().zip(numbers) {
+        *code = fp8_from_f32(number / scale);
+    }
+    scale
 }
 
 /// Writes the codes of a row of blocks.

@@ -48,7 +48,7 @@ pub(super) fn weight_files(
         }
         let mut files: Vec<String> = names
             .iter()
-            .filter(|name| name.ends_with(*extension) && !name.contains('/'))
+            .filter(|name| is_form(name, extension))
             .filter(|name| !NOT_WEIGHTS.contains(&name.as_str()))
             .cloned()
             .collect();
@@ -79,13 +79,17 @@ pub(super) fn weight_files(
     })
 }
 
+/// Split GGUF models may lie in a folder of their own.
+fn is_form(name: &str, extension: &str) -> bool {
+    name.ends_with(extension) && (extension == GGUF || !name.contains('/'))
+}
+
 /// The names of the GGUF files that [`WeightFiles::open`](crate::WeightFiles::open) would read among
 /// those of a model folder; empty where it would read others.
 ///
 /// # Errors
 /// Files of more than one model, or a missing file of a split one.
 pub fn gguf_files(names: &[String]) -> Result<Vec<String>> {
-    let is_form = |name: &String, extension: &str| name.ends_with(extension) && !name.contains('/');
     let others = FORMS.iter().filter(|(_, extension)| *extension != GGUF);
     for (_, extension) in others {
         let is_weights = |name: &&String| !NOT_WEIGHTS.contains(&name.as_str());
@@ -112,7 +116,10 @@ pub fn gguf_files(names: &[String]) -> Result<Vec<String>> {
 
 /// The files of the only model among `files`. Projectors of images lie beside some models.
 fn one_gguf_model(mut files: Vec<String>) -> Result<Vec<String>> {
-    files.retain(|name| !name.starts_with("mmproj"));
+    files.retain(|name| {
+        let file = name.rsplit('/').next().unwrap_or(name);
+        !file.starts_with("mmproj")
+    });
     let Some(first) = files.first() else {
         return Ok(files);
     };

@@ -125,6 +125,15 @@ impl Fixture {
         fixture
     }
 
+    pub(crate) fn weights(&self) -> WeightFiles {
+        let bytes = std::fs::read(self.folder.join("model.safetensors")).unwrap();
+        let file = (
+            "model.safetensors".to_owned(),
+            Arc::new(bytes) as FileBuffer,
+        );
+        WeightFiles::new(vec![file]).unwrap()
+    }
+
     pub(crate) fn config(&self) -> ModelConfig {
         let json = std::fs::read(self.folder.join("config.json")).unwrap();
         let mut config = ModelConfig::from_json(&json).unwrap();

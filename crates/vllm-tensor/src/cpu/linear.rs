@@ -6,10 +6,36 @@ use half::{bf16, f16};
 use super::gated::{Gate, GateRow};
 use super::isa::Isa;
 use super::matmul::{Factor, PanelProduct};
-use super::panels::{PANEL, Panels};
+use super::panels::{PANEL, PanelElement, Panels};
+use super::scaled::ScaledPanels;
 use super::storage::{f32_slice, filled};
 use super::{pool, scratch};
 use crate::{DType, Result};
+
+/// A weight that is multiplied panel by panel.
+#[derive(Clone, Copy)]
+pub(crate) enum PanelWeight<'a> {
+    /// As the kernels read it.
+    Plain(&'a Panels),
+    /// To be widened first.
+    Scaled(&'a ScaledPanels),
+}
+
+impl PanelWeight<'_> {
+    fn out_features(self) -> usize {
+        match self {
+            Self::Plain(panels) => panels.out_features(),
+            Self::Scaled(panels) => panels.rows(),
+        }
+    }
+
+    fn in_features(self) -> usize {
+        match self {
+            Self::Plain(panels) => panels.in_features(),
+            Self::Scaled(panels) => panels.columns(),
+        }
+    }
+}
 
 /// Panels that one task computes: 64 outputs, whose weights fit the second-level cache.
 const TASK_PANELS: usize = 4;
@@ -23,7 +49,7 @@ const TASK_ROWS: usize = 256;
 /// Where the processor multiplies bfloat16 and the weight is stored so, `x` is rounded to bfloat16.
 pub(crate) fn linear(
     x: &Tensor,
-    weight: &Panels,
+    weight: PanelWeight<'_>,
     bias: Option<&Tensor>,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -49,7 +75,7 @@ pub(crate) fn linear(
 /// halves do not fall on panels.
 pub(crate) fn linear_gated(
     x: &Tensor,
-    weight: &Panels,
+    weight: PanelWeight<'_>,
     bias: Option<&Tensor>,
     gate: Gate,
 ) -> Result<Option<Tensor>> {
@@ -89,77 +115,111 @@ enum Finish<'a> {
     Gated { bias: Option<&'a [f32]>, gate: Gate },
 }
 
-fn multiply(isa: Isa, x: &[f32], weight: &Panels, finish: Finish<'_>) -> Result<Vec<f32>> {
-    match weight.dtype() {
+fn multiply(isa: Isa, x: &[f32], weight: PanelWeight<'_>, finish: Finish<'_>) -> Result<Vec<f32>> {
+    match weight {
+        PanelWeight::Plain(panels) => match panels.dtype() {
+            #[cfg(target_arch = "x86_64")]
+            DType::BF16 if isa.multiplies_bf16() => multiply_bf16(isa, x, weight, finish),
+            DType::BF16 => multiply_wide(isa, x, weight, finish, stored::<bf16>(panels)),
+            DType::F16 => multiply_wide(isa, x, weight, finish, stored::<f16>(panels)),
+            _ => multiply_wide(isa, x, weight, finish, stored::<f32>(panels)),
+        },
         #[cfg(target_arch = "x86_64")]
-        DType::BF16 if isa.multiplies_bf16() => multiply_bf16(isa, x, weight, finish),
-        DType::BF16 => multiply_wide::<bf16>(isa, x, weight, finish),
-        DType::F16 => multiply_wide::<f16>(isa, x, weight, finish),
-        _ => multiply_wide::<f32>(isa, x, weight, finish),
+        PanelWeight::Scaled(panels) if panels.takes_bf16() && isa.multiplies_bf16() => {
+            multiply_bf16(isa, x, weight, finish)
+        }
+        PanelWeight::Scaled(panels) => {
+            let widened = |block: &Block, run: &mut dyn FnMut(*const f32)| {
+                panels.with_f32(isa, block.panels(), run);
+            };
+            multiply_wide(isa, x, weight, finish, widened)
+        }
     }
 }
 
-/// In float32 arithmetic.
+/// Gives the first of a block's panels where they lie.
+fn stored<E: PanelElement>(panels: &Panels) -> impl Fn(&Block, &mut dyn FnMut(*const E)) + Sync {
+    let weights = panels.elements::<E>();
+    |block, run| run(weights[block.first_panel * panels.panel_len()..].as_ptr())
+}
+
+/// In float32 arithmetic, with the panels of a block as `panels` hands them over.
 fn multiply_wide<E: Factor>(
     isa: Isa,
     x: &[f32],
-    weight: &Panels,
+    weight: PanelWeight<'_>,
     finish: Finish<'_>,
+    panels: impl Fn(&Block, &mut dyn FnMut(*const E)) + Sync,
 ) -> Result<Vec<f32>> {
-    let weights = weight.elements::<E>();
     let in_features = weight.in_features();
+    let panel_len = in_features.next_multiple_of(E::PADDING) * PANEL;
     by_blocks(isa, x, weight, finish, |block, y, y_stride| {
-        let product = PanelProduct {
-            x: &x[block.rows.start * in_features..block.rows.end * in_features],
-            in_features,
-            weights: weights[block.first_panel * weight.panel_len()..].as_ptr(),
-            panel_len: weight.panel_len(),
-            num_panels: block.outputs.div_ceil(PANEL),
-            y,
-            y_stride,
-            outputs: block.outputs,
-        };
-        // SAFETY: the panels are the weight's, and `by_blocks` gives room for the outputs.
-        unsafe { isa.run(product) }
+        panels(&block, &mut |weights| {
+            let product = PanelProduct {
+                x: &x[block.rows.start * in_features..block.rows.end * in_features],
+                in_features,
+                weights,
+                panel_len,
+                num_panels: block.panels().len(),
+                y,
+                y_stride,
+                outputs: block.outputs,
+            };
+            // SAFETY: the panels are the weight's, and `by_blocks` gives room for the outputs.
+            unsafe { isa.run(product) }
+        });
     })
 }
 
 /// With the instructions for bfloat16.
 #[cfg(target_arch = "x86_64")]
-fn multiply_bf16(isa: Isa, x: &[f32], weight: &Panels, finish: Finish<'_>) -> Result<Vec<f32>> {
+fn multiply_bf16(
+    isa: Isa,
+    x: &[f32],
+    weight: PanelWeight<'_>,
+    finish: Finish<'_>,
+) -> Result<Vec<f32>> {
     use super::matmul_bf16::{Bf16Product, RowLayout, round_rows};
 
-    let (rows, padded_inputs) = (x.len() / weight.in_features(), weight.padded_inputs());
+    let in_features = weight.in_features();
+    let padded_inputs = in_features.next_multiple_of(bf16::PADDING);
+    let rows = x.len() / in_features;
     let layout = match isa {
         Isa::Amx => RowLayout::Tiles,
         _ => RowLayout::Rows,
     };
-    let weights = weight.elements::<bf16>();
     scratch::for_operation(2 * layout.len(rows, padded_inputs), |scratch| {
         let rounded: *mut u16 = scratch.cast();
-        round_rows(x, weight.in_features(), padded_inputs, layout, rounded)?;
+        round_rows(x, in_features, padded_inputs, layout, rounded)?;
         let rounded = Shared(rounded.cast_const());
         by_blocks(isa, x, weight, finish, |block, y, y_stride| {
-            let product = Bf16Product {
-                // Blocks begin at whole tiles.
-                x: rounded.get().wrapping_add(block.rows.start * padded_inputs),
-                rows: block.rows.len(),
-                padded_inputs,
-                weights: weights[block.first_panel * weight.panel_len()..]
-                    .as_ptr()
-                    .cast(),
-                num_panels: block.outputs.div_ceil(PANEL),
-                y,
-                y_stride,
-                outputs: block.outputs,
-            };
-            // SAFETY: `multiplies_bf16` is only said of available instructions; the rounded rows, the
-            // panels and the outputs have the sizes given.
-            unsafe {
-                match layout {
-                    RowLayout::Tiles => product.multiply_tiles(),
-                    RowLayout::Rows => product.multiply_rows(),
+            let run = |weights: *const u16| {
+                let product = Bf16Product {
+                    // Blocks begin at whole tiles.
+                    x: rounded.get().wrapping_add(block.rows.start * padded_inputs),
+                    rows: block.rows.len(),
+                    padded_inputs,
+                    weights,
+                    num_panels: block.panels().len(),
+                    y,
+                    y_stride,
+                    outputs: block.outputs,
+                };
+                // SAFETY: `multiplies_bf16` is only said of available instructions; the rounded rows,
+                // the panels and the outputs have the sizes given.
+                unsafe {
+                    match layout {
+                        RowLayout::Tiles => product.multiply_tiles(),
+                        RowLayout::Rows => product.multiply_rows(),
+                    }
                 }
+            };
+            match weight {
+                PanelWeight::Plain(panels) => {
+                    let first = block.first_panel * panels.panel_len();
+                    run(panels.elements::<bf16>()[first..].as_ptr().cast());
+                }
+                PanelWeight::Scaled(panels) => panels.with_bf16(isa, block.panels(), run),
             }
         })
     })
@@ -174,12 +234,18 @@ struct Block {
     outputs: usize,
 }
 
+impl Block {
+    fn panels(&self) -> Range<usize> {
+        self.first_panel..self.first_panel + self.outputs.div_ceil(PANEL)
+    }
+}
+
 /// Makes the result block by block. `product` gets a block, where to write its first row, and how far
 /// it is to the next row.
 fn by_blocks(
     isa: Isa,
     x: &[f32],
-    weight: &Panels,
+    weight: PanelWeight<'_>,
     finish: Finish<'_>,
     product: impl Fn(Block, *mut f32, usize) + Sync,
 ) -> Result<Vec<f32>> {
@@ -341,7 +407,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::panels::PanelElement;
+    use crate::cpu::ScaledForm;
     use crate::test_support::random;
 
     const SIZES: [(usize, usize, usize); 12] = [
@@ -392,7 +458,7 @@ mod tests {
                         x
                     }
                 };
-                let y = multiply(isa, &x, &packed, sum(Some(&bias))).unwrap();
+                let y = multiply(isa, &x, PanelWeight::Plain(&packed), sum(Some(&bias))).unwrap();
                 for (index, actual) in y.iter().enumerate() {
                     let (row, column) = (index / out_features, index % out_features);
                     let products = (0..in_features).map(|k| {
@@ -427,11 +493,11 @@ mod tests {
             .collect();
         let packed = panels(&weight, in_features);
         for isa in Isa::available() {
-            let together = multiply(isa, &x, &packed, sum(None)).unwrap();
+            let together = multiply(isa, &x, PanelWeight::Plain(&packed), sum(None)).unwrap();
             for chunk in [1, 2, 7, 16, 17, 32, 40, 270] {
-                let pieces = x
-                    .chunks(chunk * in_features)
-                    .flat_map(|rows| multiply(isa, rows, &packed, sum(None)).unwrap());
+                let pieces = x.chunks(chunk * in_features).flat_map(|rows| {
+                    multiply(isa, rows, PanelWeight::Plain(&packed), sum(None)).unwrap()
+                });
                 let pieces: Vec<f32> = pieces.collect();
                 assert_eq!(pieces, together, "{isa:?} {:?} by {chunk}", E::DTYPE);
             }
@@ -443,5 +509,49 @@ mod tests {
         check_invariance::<f32>();
         check_invariance::<f16>();
         check_invariance::<bf16>();
+    }
+
+    /// Bytes of FP8 or indices of a table, and what they stand for.
+    fn scaled(form: ScaledForm, out_features: usize, in_features: usize) -> ScaledPanels {
+        let read = |row: usize, codes: &mut [u8], scales: &mut [f32]| {
+            for (number, code) in random(row as u64, in_features).iter().zip(codes) {
+                *code = match form {
+                    ScaledForm::Fp8 => crate::fp8_from_f32(*number),
+                    ScaledForm::Table(_) => (number.abs() * 15.0) as u8,
+                };
+            }
+            scales.copy_from_slice(&random(row as u64, scales.len()));
+            Ok::<_, crate::Error>(())
+        };
+        let size = (out_features, in_features);
+        ScaledPanels::from_rows(form, size, 32, true, read).unwrap()
+    }
+
+    #[test]
+    fn narrow_weights_are_multiplied_as_their_numbers_are() {
+        let mut table = [0.0; 16];
+        table.copy_from_slice(&random(6, 16));
+        for form in [ScaledForm::Fp8, ScaledForm::Table(table)] {
+            for (rows, in_features, out_features) in SIZES {
+                let narrow = scaled(form, out_features, in_features);
+                let mut weight = vec![0.0; out_features * in_features];
+                for (row, numbers) in weight.chunks_exact_mut(in_features).enumerate() {
+                    narrow.copy_row(row, numbers);
+                }
+                let x = random(7, rows * in_features);
+                for isa in Isa::available() {
+                    let y = multiply(isa, &x, PanelWeight::Scaled(&narrow), sum(None)).unwrap();
+                    let plain = if isa.multiplies_bf16() {
+                        let rounded: Vec<bf16> =
+                            weight.iter().copied().map(bf16::from_f32).collect();
+                        panels(&rounded, in_features)
+                    } else {
+                        panels(&weight, in_features)
+                    };
+                    let expected = multiply(isa, &x, PanelWeight::Plain(&plain), sum(None));
+                    assert_eq!(y, expected.unwrap(), "{isa:?} {form:?}");
+                }
+            }
+        }
     }
 }

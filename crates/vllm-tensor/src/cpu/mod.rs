@@ -26,6 +26,7 @@ mod panels;
 mod pool;
 mod quantized;
 mod rotary;
+mod scaled;
 mod scratch;
 mod simd;
 mod storage;
@@ -41,13 +42,16 @@ pub(crate) use gated::{Gate, gated};
 pub use isa::Isa;
 pub(crate) use kv_store::KvStore;
 pub(crate) use kv_write::{heads, rotate_and_write, write};
-pub(crate) use linear::{linear, linear_gated};
+pub(crate) use linear::{PanelWeight, linear, linear_gated};
+pub use narrow::fp8_from_f32;
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use panels::Panels;
 pub use pool::{num_threads, set_num_threads};
 pub use quantized::{CodeForm, RowCodes};
 pub(crate) use quantized::{QuantizedPanels, linear_quantized};
 pub(crate) use rotary::rotate;
+pub use scaled::ScaledForm;
+pub(crate) use scaled::ScaledPanels;
 
 /// Whether the bodies of this module take operations on `x`.
 pub(crate) fn takes(x: &Tensor) -> bool {

@@ -11,7 +11,7 @@ const FP8_MAX: f32 = 448.0;
 /// The nearest number of four exponent bits and three mantissa bits, ties to even; beyond the largest
 /// one, that one. There are no infinities (`float8_e4m3fn`; Micikevicius et al. 2022).
 #[inline(always)]
-pub(super) fn fp8_from_f32(value: f32) -> u8 {
+pub fn fp8_from_f32(value: f32) -> u8 {
     let sign = (value.to_bits() >> 24) as u8 & 0x80;
     let magnitude = value.abs().min(FP8_MAX);
     let bits = magnitude.to_bits();

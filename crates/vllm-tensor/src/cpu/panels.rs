@@ -22,9 +22,6 @@ use crate::{Error, Result};
 /// Outputs of a panel.
 pub(super) const PANEL: usize = 16;
 
-/// Inputs of bfloat16 are filled up with zeros to whole tiles.
-const BF16_PADDING: usize = 32;
-
 /// A matrix `[out, in]` in panels.
 #[derive(Debug)]
 pub(crate) struct Panels {
@@ -39,21 +36,27 @@ pub(super) trait PanelElement: Stored + bytemuck::Pod {
     const DTYPE: DType;
     /// Inputs that lie side by side for each output.
     const GROUP: usize;
+    /// Inputs are filled up with zeros to a multiple of this.
+    const PADDING: usize;
 }
 
 impl PanelElement for f32 {
     const DTYPE: DType = DType::F32;
     const GROUP: usize = 1;
+    const PADDING: usize = 1;
 }
 
 impl PanelElement for f16 {
     const DTYPE: DType = DType::F16;
     const GROUP: usize = 1;
+    const PADDING: usize = 1;
 }
 
 impl PanelElement for bf16 {
     const DTYPE: DType = DType::BF16;
     const GROUP: usize = 2;
+    /// Whole tiles.
+    const PADDING: usize = 32;
 }
 
 impl Panels {
@@ -212,7 +215,7 @@ impl Panels {
 
 fn padded_inputs(dtype: DType, in_features: usize) -> usize {
     match dtype {
-        DType::BF16 => in_features.next_multiple_of(BF16_PADDING),
+        DType::BF16 => in_features.next_multiple_of(bf16::PADDING),
         _ => in_features,
     }
 }

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 struct CacheLine([u8; 64]);
 
 thread_local! {
+    static OF_PANELS: Lines = const { RefCell::new(Vec::new()) };
     static OF_TASK: Lines = const { RefCell::new(Vec::new()) };
     static OF_OPERATION: Lines = const { RefCell::new(Vec::new()) };
 }
@@ -22,6 +23,11 @@ pub(super) const fn lines_of<T>(count: usize) -> usize {
 /// holding numbers of no meaning.
 pub(super) fn for_task<R>(bytes: usize, run: impl FnOnce(*mut u8) -> R) -> R {
     OF_TASK.with(|lines| with(lines, bytes, run))
+}
+
+/// The same for panels that a task widens.
+pub(super) fn for_panels<R>(bytes: usize, run: impl FnOnce(*mut u8) -> R) -> R {
+    OF_PANELS.with(|lines| with(lines, bytes, run))
 }
 
 /// The same for what all tasks of an operation share.

@@ -11,7 +11,8 @@ pub(super) struct FourBit {
     codes: Piece,
     scales: Piece,
     nested: Option<Nested>,
-    table: Vec<f32>,
+    table: [f32; 16],
+    columns: usize,
     run: usize,
 }
 
@@ -100,17 +101,26 @@ impl FourBit {
                 None
             }
         };
+        let mut numbers = [0.0; 16];
+        numbers.copy_from_slice(&read_table(&table, 16, files)?);
+        let columns = said.shape.last().copied().unwrap_or(1);
         Ok(PackedTensor {
             shape: said.shape,
             file: codes.file,
             recipe: Recipe::FourBit(Self {
-                table: read_table(&table, 16, files)?,
+                table: numbers,
+                columns,
                 codes,
                 scales,
                 nested,
                 run: said.blocksize,
             }),
         })
+    }
+
+    /// Codes and scales.
+    pub(super) fn pieces(&self) -> [&Piece; 2] {
+        [&self.codes, &self.scales]
     }
 
     /// Writes the weights of row `row`.
@@ -120,30 +130,80 @@ impl FourBit {
         files: &[NamedFile],
         numbers: &mut [f32],
     ) -> Result<()> {
+        let mut codes = vec![0; numbers.len()];
+        self.read_codes(row, files, &mut codes)?;
         let first = row * numbers.len();
-        let (codes, scales) = (self.codes.view(files)?, self.scales.view(files)?);
-        let nested = self.nested.as_ref();
-        let nested_scales = nested.map(|nested| nested.scales.view(files)).transpose()?;
-        for (column, number) in numbers.iter_mut().enumerate() {
-            let index = first + column;
-            let byte = codes.byte(index / 2);
+        let scales = self.scales(files)?;
+        for (column, (number, code)) in numbers.iter_mut().zip(codes).enumerate() {
+            *number = self.table[usize::from(code)] * scales((first + column) / self.run);
+        }
+        Ok(())
+    }
+
+    /// Writes the indices of row `row`.
+    pub(super) fn read_codes(
+        &self,
+        row: usize,
+        files: &[NamedFile],
+        codes: &mut [u8],
+    ) -> Result<()> {
+        let stored = self.codes.view(files)?;
+        let first = row * codes.len();
+        for (index, code) in (first..).zip(codes) {
+            let byte = stored.byte(index / 2);
             // The first of a pair is the upper half.
-            let code = if index.is_multiple_of(2) {
+            *code = if index.is_multiple_of(2) {
                 byte >> 4
             } else {
                 byte & 15
             };
-            let run = index / self.run;
-            let scale = match (nested, &nested_scales) {
-                (Some(nested), Some(outer)) => {
-                    let inner = nested.table[usize::from(scales.byte(run))];
-                    inner * outer.number(run / nested.run) + nested.offset
-                }
-                _ => scales.number(run),
-            };
-            *number = self.table[usize::from(code)] * scale;
         }
         Ok(())
+    }
+
+    /// Columns that share a scale; `None` where a run of weights does not fit the rows.
+    pub(super) fn group_len(&self) -> Option<usize> {
+        match (self.columns, self.run) {
+            (columns, run) if run.is_multiple_of(columns) => Some(columns),
+            (columns, run) if columns.is_multiple_of(run) && run.is_multiple_of(2) => Some(run),
+            _ => None,
+        }
+    }
+
+    /// Writes the scale of each group of row `row`.
+    pub(super) fn read_scales(
+        &self,
+        row: usize,
+        files: &[NamedFile],
+        scales: &mut [f32],
+    ) -> Result<()> {
+        let group_len = self.columns / scales.len();
+        let stored = self.scales(files)?;
+        for (group, scale) in scales.iter_mut().enumerate() {
+            *scale = stored((row * self.columns + group * group_len) / self.run);
+        }
+        Ok(())
+    }
+
+    /// What the codes stand for.
+    pub(super) fn table(&self) -> [f32; 16] {
+        self.table
+    }
+
+    /// The scale of each run of weights.
+    fn scales<'a>(&'a self, files: &'a [NamedFile]) -> Result<impl Fn(usize) -> f32 + 'a> {
+        let scales = self.scales.view(files)?;
+        let nested = match &self.nested {
+            Some(nested) => Some((nested, nested.scales.view(files)?)),
+            None => None,
+        };
+        Ok(move |run: usize| match &nested {
+            Some((nested, outer)) => {
+                let inner = nested.table[usize::from(scales.byte(run))];
+                inner * outer.number(run / nested.run) + nested.offset
+            }
+            None => scales.number(run),
+        })
     }
 }
 

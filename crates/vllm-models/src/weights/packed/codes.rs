@@ -1,10 +1,11 @@
 //! Packed weights as the codes that the CPU keeps and multiplies, where they are of that kind.
 
-use vllm_tensor::{CodeForm, QuantizedMatrix, RowCodes};
+use vllm_tensor::{CodeForm, QuantizedMatrix, RowCodes, ScaledForm};
 
+use super::super::narrow::{ReadRow, ScaledRows};
 use super::super::quantize::unpack_row;
 use super::gguf::Blocks;
-use super::grouped::Grouped;
+use super::grouped::{ColumnOrder, Grouped};
 use super::scaled::Scaled;
 use super::{NamedFile, PackedTensor, Recipe};
 use crate::Result;
@@ -18,8 +19,11 @@ impl PackedTensor {
                 let kind = blocks.block_type();
                 return Some(kind.byte_len(self.shape.iter().product()) as u64);
             }
-            Recipe::Grouped(grouped) if grouped.group_of_input.is_none() => grouped.bits + 1,
+            Recipe::Grouped(grouped) if grouped.column_order().is_some() => grouped.bits + 1,
             Recipe::Scaled(scaled) if scaled.is_int8() => 9,
+            // Scales are few.
+            Recipe::Scaled(scaled) if scaled.group_len().is_some() => 8,
+            Recipe::FourBit(weight) if weight.group_len().is_some() => 5,
             _ => return None,
         };
         Some(self.shape.iter().product::<usize>() as u64 * u64::from(bits) / 8)
@@ -39,6 +43,38 @@ impl PackedTensor {
             Recipe::Scaled(scaled) => scaled.quantized(rows, columns, files),
             Recipe::FourBit(_) => Ok(None),
         }
+    }
+
+    /// The weight as floating-point codes; `None` where it is not made of such.
+    pub(in super::super) fn scaled<'a>(&'a self, files: &'a [NamedFile]) -> Option<ScaledRows<'a>> {
+        let [rows, columns] = self.shape[..] else {
+            return None;
+        };
+        let (form, group_len, read): (_, _, ReadRow<'a>) = match &self.recipe {
+            Recipe::Scaled(scaled) if !scaled.is_int8() => {
+                let read = move |row: usize, codes: &mut [u8], scales: &mut [f32]| {
+                    scaled.read_bytes(row, files, codes)?;
+                    scaled.read_scales(row, files, scales)
+                };
+                (ScaledForm::Fp8, scaled.group_len()?, Box::new(read))
+            }
+            Recipe::FourBit(weight) => {
+                let read = move |row: usize, codes: &mut [u8], scales: &mut [f32]| {
+                    weight.read_codes(row, files, codes)?;
+                    weight.read_scales(row, files, scales)
+                };
+                let form = ScaledForm::Table(weight.table());
+                (form, weight.group_len()?, Box::new(read))
+            }
+            _ => return None,
+        };
+        Some(ScaledRows {
+            form,
+            rows,
+            columns,
+            group_len,
+            read,
+        })
     }
 }
 
@@ -73,12 +109,13 @@ impl Grouped {
         columns: usize,
         files: &[NamedFile],
     ) -> Result<Option<QuantizedMatrix>> {
-        // Groups of neighbours only, each of whole groups of ours.
-        if self.group_of_input.is_some()
-            || !(self.group_len.is_multiple_of(32) || self.group_len >= columns)
-        {
+        // Groups have to be of whole groups of ours.
+        if !(self.group_len.is_multiple_of(32) || self.group_len >= columns) {
             return Ok(None);
         }
+        let Some(order) = self.column_order() else {
+            return Ok(None);
+        };
         let middle = 1 << (self.bits - 1);
         let is_symmetric = match &self.zeros {
             None => true,
@@ -91,6 +128,12 @@ impl Grouped {
         let read = |row: usize, codes: &mut RowCodes| {
             let (scales, zeros) = self.scales_and_zeros(row, files)?;
             self.read_codes(row, files, &mut codes.codes)?;
+            if let ColumnOrder::Sorted(order) = order {
+                let stored = codes.codes.clone();
+                for (code, input) in codes.codes.iter_mut().zip(order) {
+                    *code = stored[*input as usize];
+                }
+            }
             let groups = codes.scales.iter_mut().zip(&mut codes.mins);
             for (index, (scale, min)) in groups.enumerate() {
                 let group = index * 32 / self.group_len;
@@ -103,7 +146,11 @@ impl Grouped {
             }
             Ok::<_, crate::Error>(())
         };
-        QuantizedMatrix::from_rows(form, rows, columns, read).map(Some)
+        let matrix = QuantizedMatrix::from_rows(form, rows, columns, read)?;
+        Ok(Some(match order {
+            ColumnOrder::Stored => matrix,
+            ColumnOrder::Sorted(order) => matrix.with_input_order(order.to_vec())?,
+        }))
     }
 
     fn zeros_are_all(&self, zero: i32, files: &[NamedFile]) -> Result<bool> {

@@ -81,6 +81,10 @@ impl Blocks {
         Ok(())
     }
 
+    pub(super) fn bytes(&self) -> Range<usize> {
+        self.bytes.clone()
+    }
+
     pub(super) fn block_type(&self) -> BlockType {
         self.block_type
     }

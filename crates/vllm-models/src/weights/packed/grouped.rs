@@ -12,10 +12,41 @@ pub(super) struct Grouped {
     scales: Piece,
     pub(super) zeros: Option<Piece>,
     /// The group of each input, where they are not in order.
-    pub(super) group_of_input: Option<Piece>,
+    group_of_input: Option<GroupOfInput>,
     pub(super) group_len: usize,
     pub(super) out_features: usize,
     in_features: usize,
+}
+
+/// Groups that are not of neighbours.
+#[derive(Debug)]
+struct GroupOfInput {
+    groups: Vec<u32>,
+    /// The inputs group by group, if those are as long as neighbours' groups would be.
+    sorted: Option<Vec<u32>>,
+}
+
+impl GroupOfInput {
+    fn new(groups: Vec<u32>, group_len: usize) -> Self {
+        let mut sorted: Vec<u32> = (0..groups.len() as u32).collect();
+        sorted.sort_by_key(|input| groups[*input as usize]);
+        let fits =
+            |(place, input): (usize, &u32)| groups[*input as usize] as usize == place / group_len;
+        let all_fit = sorted.iter().enumerate().all(fits);
+        Self {
+            sorted: all_fit.then_some(sorted),
+            groups,
+        }
+    }
+}
+
+/// Which order makes the inputs of a group neighbours.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ColumnOrder<'a> {
+    /// They are.
+    Stored,
+    /// This one.
+    Sorted(&'a [u32]),
 }
 
 /// How codes and zeros lie in the words.
@@ -109,13 +140,16 @@ impl Grouped {
             }
         }
         let group_len = in_features.div_ceil(groups);
-        let in_order = |piece: &Piece| -> Result<bool> {
-            let view = piece.view(files)?;
-            Ok((0..in_features).all(|input| view.word(input) as usize == input / group_len))
-        };
-        let group_of_input = match group_of_input {
-            Some(piece) if in_order(&piece)? => None,
-            other => other,
+        let group_of_input = match &group_of_input {
+            Some(piece) => {
+                let view = piece.view(files)?;
+                let groups: Vec<u32> = (0..in_features).map(|input| view.word(input)).collect();
+                let is_in_place =
+                    |(input, group): (usize, &u32)| *group as usize == input / group_len;
+                let in_order = groups.iter().enumerate().all(is_in_place);
+                (!in_order).then(|| GroupOfInput::new(groups, group_len))
+            }
+            None => None,
         };
         if (in_features - 1) / group_len >= groups {
             return Err(misshapen(&scales));
@@ -137,6 +171,11 @@ impl Grouped {
         })
     }
 
+    /// Codes and scales.
+    pub(super) fn pieces(&self) -> [&Piece; 2] {
+        [&self.codes, &self.scales]
+    }
+
     /// Writes the weights of output `output`.
     pub(super) fn read_row(
         &self,
@@ -147,19 +186,22 @@ impl Grouped {
         let (scales, zeros) = self.scales_and_zeros(output, files)?;
         let mut codes = vec![0; self.in_features];
         self.read_codes(output, files, &mut codes)?;
-        let groups = self
-            .group_of_input
-            .as_ref()
-            .map(|piece| piece.view(files))
-            .transpose()?;
         for (input, (number, code)) in numbers.iter_mut().zip(codes).enumerate() {
-            let group = match &groups {
-                Some(groups) => groups.word(input) as usize,
+            let group = match &self.group_of_input {
+                Some(of_input) => of_input.groups[input] as usize,
                 None => input / self.group_len,
             };
             *number = scales[group] * (i32::from(code) - zeros[group]) as f32;
         }
         Ok(())
+    }
+
+    /// `None` where no order does it.
+    pub(super) fn column_order(&self) -> Option<ColumnOrder<'_>> {
+        match &self.group_of_input {
+            None => Some(ColumnOrder::Stored),
+            Some(of_input) => of_input.sorted.as_deref().map(ColumnOrder::Sorted),
+        }
     }
 
     /// Writes the codes of output `output`.

@@ -9,6 +9,8 @@ mod piece;
 mod scaled;
 pub(crate) mod scheme;
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use vllm_tensor::{DType, Device, Tensor};
 
@@ -40,6 +42,17 @@ enum Recipe {
 }
 
 impl PackedTensor {
+    /// File and bytes of the large ones of its pieces.
+    pub(super) fn pieces(&self) -> Vec<(usize, Range<usize>)> {
+        let pieces = match &self.recipe {
+            Recipe::Gguf(blocks) => return vec![(self.file, blocks.bytes())],
+            Recipe::Grouped(grouped) => grouped.pieces(),
+            Recipe::Scaled(scaled) => scaled.pieces(),
+            Recipe::FourBit(weight) => weight.pieces(),
+        };
+        pieces.map(|piece| (piece.file, piece.bytes.clone())).into()
+    }
+
     /// The numbers as `dtype` on `device`.
     pub(super) fn read(
         &self,
@@ -76,14 +89,25 @@ impl PackedTensor {
         let mut bytes = Vec::with_capacity(rows * columns * N);
         let mut numbers = vec![0.0f32; columns];
         for row in 0..rows {
-            match &self.recipe {
-                Recipe::Gguf(blocks) => blocks.read_row(row, rows, files, &mut numbers)?,
-                Recipe::Grouped(grouped) => grouped.read_row(row, files, &mut numbers)?,
-                Recipe::Scaled(scaled) => scaled.read_row(row, files, &mut numbers)?,
-                Recipe::FourBit(weight) => weight.read_row(row, files, &mut numbers)?,
-            }
+            self.read_row(row, rows, files, &mut numbers)?;
             bytes.extend(numbers.iter().flat_map(|number| narrow(*number)));
         }
         Ok(bytes)
+    }
+
+    /// Writes the numbers of row `row` of `rows`.
+    pub(super) fn read_row(
+        &self,
+        row: usize,
+        rows: usize,
+        files: &[NamedFile],
+        numbers: &mut [f32],
+    ) -> Result<()> {
+        match &self.recipe {
+            Recipe::Gguf(blocks) => blocks.read_row(row, rows, files, numbers),
+            Recipe::Grouped(grouped) => grouped.read_row(row, files, numbers),
+            Recipe::Scaled(scaled) => scaled.read_row(row, files, numbers),
+            Recipe::FourBit(weight) => weight.read_row(row, files, numbers),
+        }
     }
 }

@@ -66,6 +66,11 @@ impl Scaled {
         })
     }
 
+    /// Codes and scales.
+    pub(super) fn pieces(&self) -> [&Piece; 2] {
+        [&self.codes, &self.scales]
+    }
+
     /// Writes the weights of row `row`.
     pub(super) fn read_row(
         &self,
@@ -79,6 +84,39 @@ impl Scaled {
         for (column, number) in numbers.iter_mut().enumerate() {
             let scale = scales.number(first_scale + column / self.tile.1) * self.factor;
             *number = codes.number(row * columns + column) * scale;
+        }
+        Ok(())
+    }
+
+    /// Columns that share a scale, if as many as a kernel for floating-point codes takes.
+    pub(super) fn group_len(&self) -> Option<usize> {
+        let (_, columns) = self.tile;
+        (columns.is_multiple_of(2) || columns >= self.codes.shape[1]).then_some(columns)
+    }
+
+    /// Writes the bytes of row `row`.
+    pub(super) fn read_bytes(
+        &self,
+        row: usize,
+        files: &[NamedFile],
+        bytes: &mut [u8],
+    ) -> Result<()> {
+        let stored = self.codes.view(files)?.bytes();
+        bytes.copy_from_slice(&stored[row * bytes.len()..][..bytes.len()]);
+        Ok(())
+    }
+
+    /// Writes the scale of each group of row `row`.
+    pub(super) fn read_scales(
+        &self,
+        row: usize,
+        files: &[NamedFile],
+        scales: &mut [f32],
+    ) -> Result<()> {
+        let stored = self.scales.view(files)?;
+        let first = row / self.tile.0 * self.tiles_in_row;
+        for (index, scale) in scales.iter_mut().enumerate() {
+            *scale = stored.number(first + index) * self.factor;
         }
         Ok(())
     }

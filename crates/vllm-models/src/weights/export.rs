@@ -1,0 +1,100 @@
+//! The numbers of a checkpoint, whatever form they are stored in, for those who write another.
+
+use vllm_tensor::{DType, Device};
+
+use super::quantize::to_fp8;
+use super::{StoredTensor, WeightFiles};
+use crate::{Error, Result};
+
+/// The rows of a tensor as float32.
+pub struct NumberRows<'a> {
+    shape: Vec<usize>,
+    read: Box<dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + 'a>,
+}
+
+impl NumberRows<'_> {
+    /// The tensor's shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Elements of a row: the last dimension.
+    pub fn columns(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// How many rows there are: one in a vector.
+    pub fn num_rows(&self) -> usize {
+        let outer = self.shape.split_last().map_or(&[][..], |(_, outer)| outer);
+        outer.iter().product()
+    }
+
+    /// Writes the numbers of row `row`, as many as there are columns.
+    ///
+    /// # Errors
+    /// The file became shorter.
+    pub fn read(&self, row: usize, numbers: &mut [f32]) -> Result<()> {
+        (self.read)(row, numbers)
+    }
+}
+
+impl WeightFiles {
+    /// The numbers of the tensor `name`.
+    ///
+    /// # Errors
+    /// No such tensor, or elements that are no floating-point numbers.
+    pub fn numbers(&self, name: &str) -> Result<NumberRows<'_>> {
+        if let Some(packed) = self.packed.get(name) {
+            let rows = packed.shape.iter().rev().skip(1).product();
+            return Ok(NumberRows {
+                shape: packed.shape.clone(),
+                read: Box::new(move |row, numbers| {
+                    packed.read_row(row, rows, &self.files, numbers)
+                }),
+            });
+        }
+        let Some(StoredTensor { info, .. }) = self.tensors.get(name) else {
+            return Err(Error::MissingTensor {
+                tensor: name.to_owned(),
+                files: self.file_names(),
+                expected: Vec::new(),
+            });
+        };
+        let shape = info.shape.clone();
+        self.check(name, &shape)?;
+        let piece = self
+            .tensors
+            .get(name)
+            .and_then(|stored| stored.as_piece(name));
+        let read: Box<dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + '_> = match piece {
+            Some(piece) => Box::new(move |row, numbers| piece.read_row(row, &self.files, numbers)),
+            // float64 is rare enough to be read as a whole.
+            None => {
+                let whole = self.tensor(name, &shape, DType::F32, &Device::Cpu)?;
+                let whole = whole.flatten_all()?.to_vec1::<f32>()?;
+                Box::new(move |row, numbers| {
+                    numbers.copy_from_slice(&whole[row * numbers.len()..][..numbers.len()]);
+                    Ok(())
+                })
+            }
+        };
+        Ok(NumberRows { shape, read })
+    }
+}
+
+/// A row as `float8_e4m3fn` bytes; gives the scale by which the largest number becomes the largest code.
+pub fn quantize_row_to_fp8(numbers: &[f32], bytes: &mut [u8]) -> f32 {
+    to_fp8(numbers, bytes)
+}
+
+/// A row as int8 bytes; gives the scale by which the largest number becomes 127.
+pub fn quantize_row_to_int8(numbers: &[f32], bytes: &mut [u8]) -> f32 {
+    let largest = numbers
+        .iter()
+        .fold(0f32, |largest, number| largest.max(number.abs()));
+    let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+    for (byte, number) in bytes.iter_mut().zip(numbers) {
+        *byte = (number / scale).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
+    }
+    scale
+}
