@@ -33,7 +33,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Measure how fast the engine is
     #[command(subcommand)]
-    Bench(Bench),
+    Bench(Box<Bench>),
     /// Write a model's weights anew, in another form
     Convert(Convert),
 }

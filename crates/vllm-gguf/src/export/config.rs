@@ -6,11 +6,11 @@ use super::{ExportTensor, Source, TensorKind, not_written};
 use crate::hugging_face::{Family, attention_scalar};
 use crate::{Result, Value};
 
+/// Keys and their values, in the order of the file.
+type Metadata = Vec<(String, Value)>;
+
 /// Keys and values that say what the configuration says, and tensors of rotation factors.
-pub(super) fn metadata(
-    config: &Json,
-    family: Family,
-) -> Result<(Vec<(String, Value)>, Vec<ExportTensor>)> {
+pub(super) fn metadata(config: &Json, family: Family) -> Result<(Metadata, Vec<ExportTensor>)> {
     let mut entries = Entries {
         architecture: family.architecture(),
         entries: Vec::new(),

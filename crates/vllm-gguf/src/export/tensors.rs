@@ -9,6 +9,14 @@ use crate::hugging_face::{EXPERT_NAMES, Family, LAYER_NAMES, OUTER_NAMES, RowOrd
 /// Buffers that some checkpoints carry.
 const IGNORED: [&str; 1] = ["rotary_emb.inv_freq"];
 
+/// The experts' weights of a part of a layer.
+#[derive(Default)]
+struct Stack {
+    shape: Vec<usize>,
+    /// Names of the tensors.
+    experts: BTreeMap<usize, String>,
+}
+
 /// The tensors of a file, those outside the layers first.
 pub(super) fn tensors(
     config: &Json,
@@ -23,9 +31,8 @@ pub(super) fn tensors(
         kv_heads: size("num_key_value_heads").unwrap_or(heads),
     };
     let mut exported = BTreeMap::new();
-    // Part and shape of each stack, with its experts.
-    let mut stacks: BTreeMap<(usize, String), (Vec<usize>, BTreeMap<usize, String>)> =
-        BTreeMap::new();
+    // By layer and part.
+    let mut stacks: BTreeMap<(usize, String), Stack> = BTreeMap::new();
     for (name, shape) in tensors {
         if IGNORED.iter().any(|ignored| name.ends_with(ignored)) {
             continue;
@@ -38,7 +45,10 @@ pub(super) fn tensors(
         let (stem, kind) = name.rsplit_once('.').ok_or_else(unknown)?;
         if let Some((layer, part, expert)) = naming.expert(stem) {
             let key = (layer, format!("{part}.{kind}"));
-            let (stack_shape, experts) = stacks.entry(key).or_default();
+            let Stack {
+                shape: stack_shape,
+                experts,
+            } = stacks.entry(key).or_default();
             if !stack_shape.is_empty() && stack_shape != shape {
                 return Err(not_written(format!(
                     "the experts of layer {layer} are of different shapes"
@@ -52,7 +62,7 @@ pub(super) fn tensors(
         let tensor = naming.tensor(name, shape, layer, part, kind)?;
         exported.insert((layer, tensor.name.clone()), tensor);
     }
-    for ((layer, part), (shape, experts)) in stacks {
+    for ((layer, part), Stack { shape, experts }) in stacks {
         if experts.keys().copied().ne(0..experts.len()) {
             return Err(not_written(format!(
                 "not all experts of layer {layer} are there"

@@ -9,8 +9,11 @@ use crate::{Error, Result};
 /// The rows of a tensor as float32.
 pub struct NumberRows<'a> {
     shape: Vec<usize>,
-    read: Box<dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + 'a>,
+    read: Box<ReadRow<'a>>,
 }
+
+/// Writes the numbers of a row.
+type ReadRow<'a> = dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + 'a;
 
 impl NumberRows<'_> {
     /// The tensor's shape.
@@ -66,7 +69,7 @@ impl WeightFiles {
             .tensors
             .get(name)
             .and_then(|stored| stored.as_piece(name));
-        let read: Box<dyn Fn(usize, &mut [f32]) -> Result<()> + Sync + '_> = match piece {
+        let read: Box<ReadRow<'_>> = match piece {
             Some(piece) => Box::new(move |row, numbers| piece.read_row(row, &self.files, numbers)),
             // float64 is rare enough to be read as a whole.
             None => {
