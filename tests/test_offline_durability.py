@@ -165,12 +165,13 @@ def test_a_file_that_is_no_journal_is_not_touched(tmp_path):
 def test_standard_input_must_be_the_same_when_a_job_goes_on(tmp_path):
     job = Job(tmp_path, 300)
     output, journal = tmp_path / "piped.jsonl", tmp_path / "piped.jsonl.partial"
-    arguments = ("--input", "-", "--output", output, *job.flags, "--max-errors", "0")
+    arguments = ("--input", "-", "--output", output, *job.flags, "--max-errors")
     text = job.prompts.read_text(encoding="utf-8")
     # A prompt beyond the context fails, and so ends the job when much is done.
-    broken = run_offline(*arguments, stdin=text + "long " * 4000 + "\n")
+    broken = run_offline(*arguments, "0", stdin=text + "long " * 4000 + "\n")
     assert broken.returncode == 1 and journal.exists(), broken.stderr
-    other = run_offline(*arguments, stdin="another\n" + text)
+    # The row that failed still counts, so another is allowed.
+    other = run_offline(*arguments, "1", stdin="another\n" + text)
     assert other.returncode == 1, other.stderr
     assert "differs at row" in other.stderr and "--restart" in other.stderr
 

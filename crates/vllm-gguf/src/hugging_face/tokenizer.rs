@@ -127,10 +127,12 @@ impl<'a> Vocabulary<'a> {
             .collect()
     }
 
+    /// Tokens with their ids. Those that fill up the embeddings stand for no text.
     fn ids(&self) -> Json {
-        let ids = self.tokens.iter().enumerate();
-        let ids: Map<String, Json> = ids
-            .map(|(id, token)| ((*token).to_owned(), json!(id)))
+        let with_kinds = self.tokens.iter().zip(&self.kinds).enumerate();
+        let ids: Map<String, Json> = with_kinds
+            .filter(|(_, (_, kind))| **kind != UNUSED)
+            .map(|(id, (token, _))| ((*token).to_owned(), json!(id)))
             .collect();
         Json::Object(ids)
     }
