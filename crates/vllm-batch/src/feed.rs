@@ -7,7 +7,7 @@ use futures::executor::block_on;
 use crate::done::{DoneRows, Recheck};
 use crate::error::{Error, Result};
 use crate::reader::Record;
-use crate::row::Row;
+use crate::row::{Row, UnreadRow};
 
 /// Rows that wait to be started.
 const READ_AHEAD: usize = 256;
@@ -16,8 +16,8 @@ const READ_AHEAD: usize = 256;
 pub(crate) struct ReadRow {
     pub(crate) index: u64,
     pub(crate) checksum: u32,
-    /// The row, or one sentence that says why it is none.
-    pub(crate) row: std::result::Result<Box<Row>, String>,
+    /// The row, or why it is none.
+    pub(crate) row: std::result::Result<Box<Row>, UnreadRow>,
 }
 
 /// The rows that are not done, as they are read. The thread ends with the rows, with the first

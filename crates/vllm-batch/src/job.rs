@@ -19,7 +19,7 @@ use crate::feed::{ReadRow, feed};
 use crate::openai::{BatchJob, BatchRequest, Refusal, Reply, engine_refusal};
 use crate::reader::Record;
 use crate::result::{Answer, RowResult, Tokens};
-use crate::row::{Row, RowInput};
+use crate::row::{Row, RowInput, UnreadRow};
 use crate::seed::row_seed;
 use crate::stop::Stop;
 
@@ -188,7 +188,10 @@ impl Job {
         } = read;
         let work = match row {
             Ok(row) => self.submit(index, row)?,
-            Err(message) => Work::Refused(plain(None, Err(message))),
+            Err(UnreadRow { reason, columns }) => {
+                let answer = Answer::Unread(columns);
+                Work::Refused((Tokens::default(), Some(reason), answer))
+            }
         };
         Ok(async move {
             let (tokens, error, answer) = work.finish().await?;
@@ -209,7 +212,7 @@ impl Job {
                 .and_then(|request| self.engine.generate(request));
             return Ok(match alive(streams)? {
                 Ok(stream) => Work::Plain(row, Box::new(stream)),
-                Err(refusal) => Work::Refused(plain(Some(row), Err(refusal.to_string()))),
+                Err(refusal) => Work::Refused(plain(row, Err(refusal.to_string()))),
             });
         };
         let job = Arc::clone(&self.batch);
@@ -301,7 +304,7 @@ impl Work {
             Self::Refused(finished) => Ok(finished),
             Self::Plain(row, stream) => {
                 let output = alive(last_output(*stream).await)?;
-                Ok(plain(Some(row), output.map_err(|error| error.to_string())))
+                Ok(plain(row, output.map_err(|error| error.to_string())))
             }
             Self::Batch(work) => work.finish().await,
         }
@@ -342,7 +345,7 @@ async fn last_output(mut stream: RequestStream) -> vllm_engine::Result<RequestOu
     }
 }
 
-fn plain(row: Option<Box<Row>>, output: std::result::Result<RequestOutput, String>) -> Finished {
+fn plain(row: Box<Row>, output: std::result::Result<RequestOutput, String>) -> Finished {
     let output = output.and_then(|output| {
         let failed =
             |o: &vllm_engine::CompletionOutput| o.finish_reason == Some(FinishReason::Error);

@@ -54,6 +54,6 @@ pub use openai::BatchRequest;
 pub use order::InOrder;
 pub use reader::{InputFormat, InputOptions, Record, RowReader, Survey};
 pub use result::{Answer, RowResult, Tokens};
-pub use row::{Row, RowInput};
+pub use row::{Row, RowInput, UnreadRow};
 pub use shard::Shard;
 pub use stop::Stop;

@@ -9,7 +9,7 @@ use crate::done::chain;
 use crate::error::{Error, Result};
 use crate::openai::BatchRequest;
 use crate::parquet::ParquetRows;
-use crate::row::{Row, RowInput};
+use crate::row::{Row, RowInput, UnreadRow};
 
 /// How a file's rows are written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +109,8 @@ impl Record {
     /// Understands the row.
     ///
     /// # Errors
-    /// One sentence that begins with the file and the line.
-    pub fn parse(self) -> std::result::Result<Row, String> {
+    /// Why it is none, in a sentence that begins with the file and the line.
+    pub fn parse(self) -> std::result::Result<Row, UnreadRow> {
         let row = match self.content {
             Content::Line(InputFormat::OpenAiBatch, line) => Ok(Row {
                 input: RowInput::Batch(BatchRequest::parse(&line)),
@@ -119,15 +119,18 @@ impl Record {
             Content::Line(format, line) => match std::str::from_utf8(&line) {
                 Ok(line) if format == InputFormat::Text => Ok(Row::from_text(line)),
                 Ok(line) => Row::from_json(line),
-                Err(_) => Err("not valid UTF-8".to_owned()),
+                Err(_) => Err(UnreadRow::damaged("not valid UTF-8")),
             },
             Content::Csv(header, record) => {
                 Row::from_csv(&header.names, header.prompt_column, &record)
             }
             Content::Columns(prompt_column, columns) => Row::from_table(columns, &prompt_column),
-            Content::Damaged(message) => Err(message),
+            Content::Damaged(message) => Err(UnreadRow::damaged(message)),
         };
-        row.map_err(|message| format!("{}:{}: {message}", self.name, self.line))
+        row.map_err(|unread| UnreadRow {
+            reason: format!("{}:{}: {}", self.name, self.line, unread.reason),
+            ..unread
+        })
     }
 }
 
@@ -404,7 +407,7 @@ fn csv_source(name: &str, stream: Box<dyn Read + Send>, prompt_column: &str) -> 
 mod tests {
     use super::*;
 
-    fn rows(text: &'static str, format: InputFormat) -> Vec<std::result::Result<Row, String>> {
+    fn rows(text: &'static str, format: InputFormat) -> Vec<std::result::Result<Row, UnreadRow>> {
         let options = InputOptions {
             format: Some(format),
             ..InputOptions::default()
@@ -422,7 +425,7 @@ mod tests {
             InputFormat::JsonLines,
         );
         assert_eq!(rows[0], Row::from_json(r#"{"prompt":"a"}"#));
-        let message = rows[1].as_ref().unwrap_err();
+        let message = &rows[1].as_ref().unwrap_err().reason;
         assert!(message.starts_with("rows:3: not valid JSON"), "{message}");
         assert!(rows[2].is_ok());
         assert_eq!(rows.len(), 3);
@@ -437,7 +440,7 @@ mod tests {
             .map(|record| record.unwrap().parse())
             .collect();
         assert_eq!(rows[0], Ok(Row::from_text("first")));
-        assert_eq!(rows[1], Err("rows:2: not valid UTF-8".to_owned()));
+        assert_eq!(rows[1], Err(UnreadRow::damaged("rows:2: not valid UTF-8")));
         assert_eq!(rows[2], Ok(Row::from_text(" last ")));
     }
 
@@ -453,7 +456,10 @@ mod tests {
             RowInput::Prompt("two\nlines, one field".into())
         );
         assert_eq!(first.columns["id"], "1");
-        assert_eq!(rows[1], Err("rows:4: 1 columns in place of 2".to_owned()));
+        assert_eq!(
+            rows[1],
+            Err(UnreadRow::damaged("rows:4: 1 columns in place of 2"))
+        );
         assert_eq!(rows[2].as_ref().unwrap().columns["id"], "3");
     }
 

@@ -47,11 +47,13 @@ pub struct RowResult {
 pub enum Answer {
     /// To a row with a prompt or a conversation.
     Plain {
-        /// The row, unless it could not even be read.
-        row: Option<Box<Row>>,
+        /// The row.
+        row: Box<Row>,
         /// The model's output, unless there is an error.
         output: Option<Box<RequestOutput>>,
     },
+    /// To a row that asks for nothing: the columns that it has.
+    Unread(Map<String, Value>),
     /// To a line of an OpenAI batch file: the line of the output file.
     Batch(String),
 }
@@ -61,18 +63,22 @@ impl RowResult {
     /// answer, else `index`, the row's own columns, then `outputs` with `text`, `finish_reason`
     /// and `stop_reason` of each sample and `usage`, or `error`.
     pub fn to_json_line(&self) -> String {
-        let (row, output) = match &self.answer {
-            Answer::Batch(line) => return line.clone(),
-            Answer::Plain { row, output } => (row, output),
-        };
         let mut record = Map::new();
         record.insert("index".into(), self.index.into());
-        if let Some(row) = row {
-            if let (RowInput::Prompt(prompt), true) = (&row.input, row.columns.is_empty()) {
-                record.insert("prompt".into(), prompt.as_str().into());
+        let output = match &self.answer {
+            Answer::Batch(line) => return line.clone(),
+            Answer::Unread(columns) => {
+                record.extend(columns.clone());
+                &None
             }
-            record.extend(row.columns.clone());
-        }
+            Answer::Plain { row, output } => {
+                if let (RowInput::Prompt(prompt), true) = (&row.input, row.columns.is_empty()) {
+                    record.insert("prompt".into(), prompt.as_str().into());
+                }
+                record.extend(row.columns.clone());
+                output
+            }
+        };
         if let Some(output) = output {
             record.insert(
                 "outputs".into(),

@@ -26,7 +26,37 @@ pub struct Row {
     pub columns: Map<String, Value>,
 }
 
+/// A row that asks for nothing that can be answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnreadRow {
+    /// One sentence that says why.
+    pub reason: String,
+    /// The columns that could be read, which the result repeats.
+    pub columns: Map<String, Value>,
+}
+
+impl UnreadRow {
+    /// A row of which nothing could be read.
+    pub(crate) fn damaged(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            columns: Map::new(),
+        }
+    }
+}
+
 impl Row {
+    /// A row with these columns, if they gave something to ask.
+    fn new(
+        input: std::result::Result<RowInput, String>,
+        columns: Map<String, Value>,
+    ) -> std::result::Result<Self, UnreadRow> {
+        match input {
+            Ok(input) => Ok(Self { input, columns }),
+            Err(reason) => Err(UnreadRow { reason, columns }),
+        }
+    }
+
     /// A row that is nothing but a prompt.
     pub fn from_text(text: impl Into<String>) -> Self {
         Self {
@@ -38,72 +68,75 @@ impl Row {
     /// Reads an object with `prompt` (text or token ids) or `messages`.
     ///
     /// # Errors
-    /// One sentence that says what the line lacks.
-    pub fn from_json(line: &str) -> std::result::Result<Self, String> {
-        let value: Value =
-            serde_json::from_str(line).map_err(|error| format!("not valid JSON: {error}"))?;
+    /// What the line lacks.
+    pub fn from_json(line: &str) -> std::result::Result<Self, UnreadRow> {
+        let value: Value = serde_json::from_str(line)
+            .map_err(|error| UnreadRow::damaged(format!("not valid JSON: {error}")))?;
         let Value::Object(columns) = value else {
-            return Err("not a JSON object: expected {\"prompt\": …} or {\"messages\": …}".into());
+            let reason = "not a JSON object: expected {\"prompt\": …} or {\"messages\": …}";
+            return Err(UnreadRow::damaged(reason));
         };
         let input = match (columns.get("prompt"), columns.get("messages")) {
             (Some(_), Some(_)) => {
-                return Err("both `prompt` and `messages` are given: keep one of them".into());
+                Err("both `prompt` and `messages` are given: keep one of them".to_owned())
             }
-            (None, None) => return Err("neither `prompt` nor `messages` is given".into()),
-            (Some(Value::String(text)), None) => RowInput::Prompt(text.clone()),
-            (Some(Value::Array(ids)), None) => RowInput::TokenIds(token_ids(ids)?),
-            (Some(_), None) => return Err("`prompt` must be a string or token ids".into()),
-            (None, Some(Value::Array(messages))) => RowInput::Messages(messages.clone()),
-            (None, Some(_)) => return Err("`messages` must be a list of messages".into()),
+            (None, None) => Err("neither `prompt` nor `messages` is given".to_owned()),
+            (Some(Value::String(text)), None) => Ok(RowInput::Prompt(text.clone())),
+            (Some(Value::Array(ids)), None) => token_ids(ids).map(RowInput::TokenIds),
+            (Some(_), None) => Err("`prompt` must be a string or token ids".to_owned()),
+            (None, Some(Value::Array(messages))) => Ok(RowInput::Messages(messages.clone())),
+            (None, Some(_)) => Err("`messages` must be a list of messages".to_owned()),
         };
-        Ok(Self { input, columns })
+        Self::new(input, columns)
     }
 
     /// Reads a row of a table with types, whose prompt (text or token ids) is in `prompt_column`, or
     /// whose conversation is in `messages`.
     ///
     /// # Errors
-    /// One sentence that says what the row lacks.
+    /// What the row lacks.
     pub(crate) fn from_table(
         columns: Map<String, Value>,
         prompt_column: &str,
-    ) -> std::result::Result<Self, String> {
+    ) -> std::result::Result<Self, UnreadRow> {
         let given = |name: &str| columns.get(name).filter(|value| !value.is_null());
         let input = match (given(prompt_column), given("messages")) {
-            (Some(Value::String(text)), _) => RowInput::Prompt(text.clone()),
-            (Some(Value::Array(ids)), _) => RowInput::TokenIds(token_ids(ids)?),
-            (Some(_), _) => {
-                return Err(format!("`{prompt_column}` must be text or token ids"));
-            }
-            (None, Some(Value::Array(messages))) => RowInput::Messages(messages.clone()),
-            (None, _) => return Err(format!("`{prompt_column}` is empty")),
+            (Some(Value::String(text)), _) => Ok(RowInput::Prompt(text.clone())),
+            (Some(Value::Array(ids)), _) => token_ids(ids).map(RowInput::TokenIds),
+            (Some(_), _) => Err(format!("`{prompt_column}` must be text or token ids")),
+            (None, Some(Value::Array(messages))) => Ok(RowInput::Messages(messages.clone())),
+            (None, _) => Err(format!("`{prompt_column}` is empty")),
         };
-        Ok(Self { input, columns })
+        Self::new(input, columns)
     }
 
     /// Reads a record of a CSV file whose `prompt_column`-th field is the prompt.
     ///
     /// # Errors
-    /// One sentence that says what is wrong with the record.
+    /// What is wrong with the record.
     pub(crate) fn from_csv(
         header: &[String],
         prompt_column: usize,
         record: &csv::ByteRecord,
-    ) -> std::result::Result<Self, String> {
+    ) -> std::result::Result<Self, UnreadRow> {
         let mut columns = Map::new();
+        let mut damaged = None;
         for (name, field) in header.iter().zip(record) {
-            let text = std::str::from_utf8(field)
-                .map_err(|_| format!("the column `{name}` is not valid UTF-8"))?;
-            columns.insert(name.clone(), text.into());
+            match std::str::from_utf8(field) {
+                Ok(text) => {
+                    columns.insert(name.clone(), text.into());
+                }
+                Err(_) => damaged = Some(format!("the column `{name}` is not valid UTF-8")),
+            }
         }
-        let prompt = record
-            .get(prompt_column)
-            .map(|field| String::from_utf8_lossy(field).into_owned())
-            .ok_or("the prompt's column is missing")?;
-        Ok(Self {
-            input: RowInput::Prompt(prompt),
-            columns,
-        })
+        let input = match (damaged, record.get(prompt_column)) {
+            (Some(reason), _) => Err(reason),
+            (None, None) => Err("the prompt's column is missing".to_owned()),
+            (None, Some(prompt)) => Ok(RowInput::Prompt(
+                String::from_utf8_lossy(prompt).into_owned(),
+            )),
+        };
+        Self::new(input, columns)
     }
 }
 
@@ -126,7 +159,9 @@ mod tests {
     fn check(line: &str, expected: std::result::Result<RowInput, &str>) {
         match (Row::from_json(line), expected) {
             (Ok(row), Ok(input)) => assert_eq!(row.input, input, "{line}"),
-            (Err(message), Err(part)) => assert!(message.contains(part), "{line}: {message}"),
+            (Err(UnreadRow { reason, .. }), Err(part)) => {
+                assert!(reason.contains(part), "{line}: {reason}");
+            }
             (got, _) => panic!("{line}: {got:?}"),
         }
     }
@@ -153,5 +188,22 @@ mod tests {
     fn columns_travel_along() {
         let row = Row::from_json(r#"{"id":7,"prompt":"a"}"#).unwrap();
         assert_eq!(row.columns["id"], 7);
+    }
+
+    #[test]
+    fn columns_of_rows_that_ask_for_nothing_are_kept() {
+        let unread = Row::from_json(r#"{"id":7,"prompt":1}"#).unwrap_err();
+        assert_eq!(unread.columns["id"], 7);
+        let unread = Row::from_table(unread.columns, "question").unwrap_err();
+        assert_eq!(unread.columns["id"], 7);
+        let header = ["id".to_owned(), "prompt".to_owned()];
+        let record = csv::ByteRecord::from(vec![&b"7"[..], &b"\xff"[..]]);
+        let unread = Row::from_csv(&header, 1, &record).unwrap_err();
+        assert!(
+            unread.reason.contains("`prompt` is not valid UTF-8"),
+            "{}",
+            unread.reason
+        );
+        assert_eq!(unread.columns["id"], "7");
     }
 }
