@@ -1,9 +1,8 @@
 //! Offline jobs: rows of a data set in, results out, none lost.
 //!
-//! Knows how rows are written down (text lines, JSON lines, CSV and
-//! Parquet tables, OpenAI batch files), keeps the
-//! engine's batch full while it reads ahead, and keeps results in a journal, so that a job that
-//! is cut off goes on where it stopped. A bad row becomes an error result and the job goes on.
+//! Knows how rows are written down (text lines, JSON lines, CSV and Parquet tables, OpenAI batch
+//! files), keeps the engine's batch full while it reads ahead, and keeps results in a journal, so
+//! that a job that is cut off goes on where it stopped. A bad row becomes an error result and the job goes on.
 //! Nothing in memory grows with the data set. It must never know command lines, terminals, HTTP or
 //! tensors.
 //!

@@ -488,6 +488,14 @@ fn resolve_quantization(
         }
         (Some(name), None) => Some(Quantization::from_name(name).map_err(Error::setup)?),
     };
+    with_embeddings(layers, config)
+}
+
+/// Adds to what linear layers become what embeddings and output layers do.
+pub(crate) fn with_embeddings(
+    layers: Option<Quantization>,
+    config: &EngineConfig,
+) -> Result<LoadQuantization> {
     let (embeddings, head) = match config.embedding_quantization.as_deref() {
         None => (None, layers),
         Some("none") => (None, None),

@@ -93,26 +93,14 @@ fn open(config: &EngineConfig) -> Result<Source> {
     let model = model.map_err(Error::setup)?;
     let (weights, _) = files()?;
     let weights = weights.unpack(&model_config.quantization_config);
-    let method = |name: &Option<String>| {
-        let name = name.as_deref().filter(|name| *name != "none");
-        name.map(Quantization::from_name)
-            .transpose()
-            .map_err(Error::setup)
-    };
-    let layers = method(&config.quantization)?;
-    let embeddings = method(&config.embedding_quantization)?;
+    let layers = config.quantization.as_deref();
+    let layers = layers.filter(|name| *name != "none");
+    let layers = layers.map(Quantization::from_name).transpose();
     Ok(Source {
         weights: weights.map_err(Error::setup)?,
         model,
         dtype,
-        quantization: LoadQuantization {
-            layers,
-            embeddings,
-            head: match config.embedding_quantization {
-                None => layers,
-                Some(_) => embeddings,
-            },
-        },
+        quantization: load::with_embeddings(layers.map_err(Error::setup)?, config)?,
         config: model_config,
         folder,
     })

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::fit::{Line, best_line, best_scale, code_of, inverse};
+use super::fit::{Line, best_line, best_scale, code_of, farthest, inverse};
 
 fn put_half(block: &mut [u8], at: usize, number: f32) -> f32 {
     let half = f16::from_f32(number);
@@ -134,18 +134,6 @@ pub(super) fn write_q2k(numbers: &[f32], block: &mut [u8]) {
 /// Each 32 bytes hold four runs of 32 codes, lowest bits first.
 fn put_bit_pair(packed: &mut [u8], index: usize, code: u8) {
     packed[index / 128 * 32 + index % 32] |= (code & 3) << (2 * (index % 128 / 32));
-}
-
-/// The number farthest from zero.
-fn farthest(numbers: &[f32]) -> f32 {
-    let farther = |farthest: f32, number: &f32| {
-        if number.abs() > farthest.abs() {
-            *number
-        } else {
-            farthest
-        }
-    };
-    numbers.iter().fold(0.0, farther)
 }
 
 pub(super) fn write_q3k(numbers: &[f32], block: &mut [u8]) {

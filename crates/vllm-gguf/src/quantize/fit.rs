@@ -4,6 +4,18 @@ pub(super) fn inverse(number: f32) -> f32 {
     if number == 0.0 { 0.0 } else { number.recip() }
 }
 
+/// The number farthest from zero.
+pub(super) fn farthest(numbers: &[f32]) -> f32 {
+    let farther = |farthest: f32, number: &f32| {
+        if number.abs() > farthest.abs() {
+            *number
+        } else {
+            farthest
+        }
+    };
+    numbers.iter().fold(0.0, farther)
+}
+
 /// A group's scale and minimum, both at least 0.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Line {
@@ -93,13 +105,7 @@ fn line_error(numbers: &[f32], weights: &[f32], line: Line, largest_code: f32) -
 pub(super) fn best_scale(numbers: &[f32], reach: f32) -> f32 {
     const STEPS: i32 = 9;
     let weights = importance(numbers);
-    let largest = numbers.iter().fold(0f32, |largest, number| {
-        if number.abs() > largest.abs() {
-            *number
-        } else {
-            largest
-        }
-    });
+    let largest = farthest(numbers);
     let mut best = (0.0, f32::MAX);
     for step in -STEPS..=STEPS {
         // The number farthest from zero takes the end of the range that reaches farther.

@@ -2,8 +2,8 @@
 
 use vllm_tensor::{DType, Device};
 
-use super::quantize::to_fp8;
-use super::{StoredTensor, WeightFiles};
+use super::WeightFiles;
+use super::quantize::scale_to;
 use crate::{Error, Result};
 
 /// The rows of a tensor as float32.
@@ -56,20 +56,16 @@ impl WeightFiles {
                 }),
             });
         }
-        let Some(StoredTensor { info, .. }) = self.tensors.get(name) else {
+        let Some(stored) = self.tensors.get(name) else {
             return Err(Error::MissingTensor {
                 tensor: name.to_owned(),
                 files: self.file_names(),
                 expected: Vec::new(),
             });
         };
-        let shape = info.shape.clone();
+        let shape = stored.info.shape.clone();
         self.check(name, &shape)?;
-        let piece = self
-            .tensors
-            .get(name)
-            .and_then(|stored| stored.as_piece(name));
-        let read: Box<ReadRow<'_>> = match piece {
+        let read: Box<ReadRow<'_>> = match stored.as_piece(name) {
             Some(piece) => Box::new(move |row, numbers| piece.read_row(row, &self.files, numbers)),
             // float64 is rare enough to be read as a whole.
             None => {
@@ -85,17 +81,9 @@ impl WeightFiles {
     }
 }
 
-/// A row as `float8_e4m3fn` bytes; gives the scale by which the largest number becomes the largest code.
-pub fn quantize_row_to_fp8(numbers: &[f32], bytes: &mut [u8]) -> f32 {
-    to_fp8(numbers, bytes)
-}
-
 /// A row as int8 bytes; gives the scale by which the largest number becomes 127.
 pub fn quantize_row_to_int8(numbers: &[f32], bytes: &mut [u8]) -> f32 {
-    let largest = numbers
-        .iter()
-        .fold(0f32, |largest, number| largest.max(number.abs()));
-    let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+    let scale = scale_to(numbers, 127.0);
     for (byte, number) in bytes.iter_mut().zip(numbers) {
         *byte = (number / scale).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
     }

@@ -18,12 +18,12 @@ use std::sync::Arc;
 
 use vllm_tensor::{DType, Device, Tensor, WeightRows};
 
-pub use self::export::{NumberRows, quantize_row_to_fp8, quantize_row_to_int8};
+pub use self::export::{NumberRows, quantize_row_to_int8};
 pub use self::format::LoadFormat;
 pub use self::narrow::{NarrowWeight, ScaledRows, WeightRole};
 pub(crate) use self::packed::scheme::check as check_quantization;
 use self::packed::{Kind, PackedTensor, Piece};
-pub use self::quantize::{LoadQuantization, Quantization};
+pub use self::quantize::{LoadQuantization, Quantization, quantize_row_to_fp8};
 pub use self::select::gguf_files;
 use crate::{Error, Result};
 

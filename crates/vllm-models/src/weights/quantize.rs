@@ -96,7 +96,7 @@ impl Quantization {
                 read: Box::new(move |row, codes, scales| {
                     let mut numbers = vec![0.0; columns];
                     stored.read_row(row, files, &mut numbers)?;
-                    scales.fill(to_fp8(&numbers, codes));
+                    scales.fill(quantize_row_to_fp8(&numbers, codes));
                     Ok(())
                 }),
             })));
@@ -124,20 +124,24 @@ impl Quantization {
 /// The largest number of `float8_e4m3fn`.
 const FP8_MAX: f32 = 448.0;
 
-/// Writes the codes of a row and gives their scale, by which the largest number becomes the largest code.
-pub(super) fn to_fp8(numbers: &[f32], codes: &mut [u8]) -> f32 {
+/// A row as `float8_e4m3fn` bytes; gives the scale by which the largest number becomes the largest code.
+pub fn quantize_row_to_fp8(numbers: &[f32], bytes: &mut [u8]) -> f32 {
+    let scale = scale_to(numbers, FP8_MAX);
+    for (byte, number) in bytes.iter_mut().zip(numbers) {
+        *byte = fp8_from_f32(number / scale);
+    }
+    scale
+}
+
+/// The scale by which the largest of `numbers` becomes `largest_code`.
+pub(super) fn scale_to(numbers: &[f32], largest_code: f32) -> f32 {
     let largest = numbers
         .iter()
         .fold(0f32, |largest, number| largest.max(number.abs()));
-    let scale = if largest > 0.0 {
-        largest / FP8_MAX
-    } else {
-        1.0
-    };
-    for (code, number) in codes.iter_mut().zip(numbers) {
-        *code = fp8_from_f32(number / scale);
+    match largest > 0.0 {
+        true => largest / largest_code,
+        false => 1.0,
     }
-    scale
 }
 
 /// Writes the codes of a row of blocks.

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use super::panels::QuantizedPanels;
 use super::unpack::{self, CHUNK_TILE, VECTORS};
 use super::vnni::load_halves;
-use super::{CHUNK, Output, PanelTask};
+use super::{CHUNK, Operands};
 use crate::Result;
 use crate::cpu::panels::PANEL;
 use crate::cpu::{pool, scratch};
@@ -18,21 +18,14 @@ use crate::cpu::{pool, scratch};
 /// More rows than these are faster by tiles.
 pub(super) const MAX_ROWS: usize = 4;
 
-/// Writes the products of the rows `x` with the panels of all tasks to `y`, rows of `y_stride`. The
-/// tasks' panels have as many columns as the rows.
+/// Writes the products of all rows with the panels of all tasks.
 ///
 /// # Safety
-/// The processor has AVX-512 with bfloat16, there are at most [`MAX_ROWS`] rows, and `y` has room for all
+/// The processor has AVX-512 with bfloat16, there are at most [`MAX_ROWS`] rows, and there is room for all
 /// outputs.
-pub(super) unsafe fn multiply(
-    x: &[f32],
-    columns: usize,
-    tasks: &[PanelTask<'_>],
-    work: usize,
-    y: &Output,
-    y_stride: usize,
-) -> Result<()> {
-    let (num_rows, chunks) = (x.len() / columns, columns.div_ceil(CHUNK));
+pub(super) unsafe fn multiply(operands: &Operands<'_>) -> Result<()> {
+    let (columns, tasks, num_rows) = (operands.columns, operands.tasks, operands.num_rows());
+    let chunks = columns.div_ceil(CHUNK);
     // Kernels are there for some numbers of rows; the rows that fill up are zeros.
     let kernel_rows = num_rows.next_power_of_two();
     let len = kernel_rows * chunks * CHUNK;
@@ -41,7 +34,7 @@ pub(super) unsafe fn multiply(
         let numbers: *mut f32 = memory.cast();
         // SAFETY: the memory has room for the numbers, and behind them for the totals, of all rows.
         unsafe { numbers.write_bytes(0, len + num_totals) };
-        for (row, x) in x.chunks_exact(columns).enumerate() {
+        for (row, x) in operands.x.chunks_exact(columns).enumerate() {
             // SAFETY: as said above.
             unsafe {
                 let to = numbers.add(row * chunks * CHUNK);
@@ -55,7 +48,7 @@ pub(super) unsafe fn multiply(
             num_rows,
             chunks,
         };
-        pool::for_each(tasks.len(), work, |index| {
+        pool::for_each(tasks.len(), operands.work(), |index| {
             let task = &tasks[index];
             for (n, first) in (0..task.outputs).step_by(PANEL).enumerate() {
                 let product = PanelProduct {
@@ -63,8 +56,8 @@ pub(super) unsafe fn multiply(
                     panels: task.panels,
                     panel: task.first_panel + n,
                     outputs: (task.outputs - first).min(PANEL),
-                    y: y.get().wrapping_add(task.first_output + first),
-                    y_stride,
+                    y: operands.y.get().wrapping_add(task.first_output + first),
+                    y_stride: operands.y_stride,
                 };
                 // SAFETY: the task's outputs are its own; the rest is the caller's promise.
                 unsafe {
@@ -75,6 +68,8 @@ pub(super) unsafe fn multiply(
                     }
                 }
             }
+            // SAFETY: all rows of the task were just written.
+            unsafe { operands.add_bias(task, 0..num_rows) };
         })
     })
 }

@@ -18,6 +18,7 @@ mod unpack;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -65,11 +66,10 @@ impl Tier {
     }
 }
 
-/// Sums of some rows with one panel.
+/// Sums of all rows with one panel.
 #[derive(Clone, Copy)]
 struct Product<'a> {
     rows: &'a QuantizedRows,
-    first_row: usize,
     num_rows: usize,
     panels: &'a QuantizedPanels,
     panel: usize,
@@ -127,30 +127,28 @@ fn multiply(
         }
         first_output += part.rows();
     }
-    let work = num_rows
-        .saturating_mul(out_features)
-        .saturating_mul(in_features);
-    let mut y = filled(num_rows * out_features, |y| {
-        let y = Output(y);
+    filled(num_rows * out_features, |y| {
+        let operands = Operands {
+            x,
+            columns: in_features,
+            tasks: &tasks,
+            bias,
+            y: Output(y),
+            y_stride: out_features,
+        };
         match tier {
             // SAFETY: the tier is only chosen where AMX is; there is room for all outputs.
             #[cfg(target_arch = "x86_64")]
             Tier::Tiles => unsafe {
                 if num_rows <= few_rows::MAX_ROWS {
-                    few_rows::multiply(x, in_features, &tasks, work, &y, out_features)
+                    few_rows::multiply(&operands)
                 } else {
-                    tiles::multiply(x, in_features, &tasks, work, &y, out_features)
+                    tiles::multiply(&operands)
                 }
             },
-            _ => multiply_bytes(tier, x, in_features, &tasks, work, &y, out_features),
+            _ => multiply_bytes(tier, &operands),
         }
-    })?;
-    if let Some(bias) = bias {
-        for row in y.chunks_exact_mut(out_features) {
-            row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-        }
-    }
-    Ok(y)
+    })
 }
 
 /// Panels of a matrix that one task multiplies.
@@ -163,27 +161,61 @@ struct PanelTask<'a> {
     first_output: usize,
 }
 
-/// With activations rounded to int8.
-fn multiply_bytes(
-    tier: Tier,
-    x: &[f32],
-    in_features: usize,
-    tasks: &[PanelTask<'_>],
-    work: usize,
-    y: &Output,
+/// Rows that are multiplied by the panels of all tasks, and where the results go.
+struct Operands<'a> {
+    /// Rows of `columns`, as many as the tasks' panels have.
+    x: &'a [f32],
+    columns: usize,
+    tasks: &'a [PanelTask<'a>],
+    bias: Option<&'a [f32]>,
+    /// Room for the outputs of all rows.
+    y: Output,
+    /// Outputs of a row.
     y_stride: usize,
-) -> Result<()> {
+}
+
+impl Operands<'_> {
+    fn num_rows(&self) -> usize {
+        self.x.len() / self.columns
+    }
+
+    /// Multiplications in all.
+    fn work(&self) -> usize {
+        self.x.len().saturating_mul(self.y_stride)
+    }
+
+    /// Adds the bias to what a task has written for some rows, which is in the cache still.
+    ///
+    /// # Safety
+    /// It is written, and nobody else uses it.
+    unsafe fn add_bias(&self, task: &PanelTask<'_>, rows: Range<usize>) {
+        let Some(bias) = self.bias else { return };
+        let bias = &bias[task.first_output..][..task.outputs];
+        for row in rows {
+            // SAFETY: the outputs of the row are within the room, and the task's alone.
+            let y = unsafe {
+                let first = self.y.get().add(row * self.y_stride + task.first_output);
+                std::slice::from_raw_parts_mut(first, task.outputs)
+            };
+            y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+        }
+    }
+}
+
+/// With activations rounded to int8.
+fn multiply_bytes(tier: Tier, operands: &Operands<'_>) -> Result<()> {
+    let (tasks, num_rows) = (operands.tasks, operands.num_rows());
     // Sums of 16 or of 32 activations go with groups of that size.
     let of_groups = |group_len: usize| {
         let wanted = tasks
             .iter()
             .any(|task| task.panels.form().group_len() == group_len);
         wanted
-            .then(|| QuantizedRows::new(tier, x, in_features, group_len))
+            .then(|| QuantizedRows::new(tier, operands.x, operands.columns, group_len))
             .transpose()
     };
     let (small, large) = (of_groups(16)?, of_groups(32)?);
-    pool::for_each(tasks.len(), work, |index| {
+    pool::for_each(tasks.len(), operands.work(), |index| {
         let task = &tasks[index];
         let rows = match task.panels.form().group_len() {
             16 => &small,
@@ -193,17 +225,18 @@ fn multiply_bytes(
         for (n, first) in (0..task.outputs).step_by(PANEL).enumerate() {
             let product = Product {
                 rows,
-                first_row: 0,
-                num_rows: x.len() / in_features,
+                num_rows,
                 panels: task.panels,
                 panel: task.first_panel + n,
                 outputs: (task.outputs - first).min(PANEL),
-                y: y.get().wrapping_add(task.first_output + first),
-                y_stride,
+                y: operands.y.get().wrapping_add(task.first_output + first),
+                y_stride: operands.y_stride,
             };
             // SAFETY: the tier's instructions are there, and the outputs are this task's.
             unsafe { product.run(tier) };
         }
+        // SAFETY: all rows of the task were just written.
+        unsafe { operands.add_bias(task, 0..num_rows) };
     })
 }
 

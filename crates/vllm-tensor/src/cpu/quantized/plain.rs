@@ -42,9 +42,8 @@ unsafe fn sum(product: Product<'_>) {
     let (scales, mins) = (panels.scales(panel), panels.mins(panel));
     let groups_of_chunk = CHUNK / form.group_len();
     let mut codes = [0; CHUNK * PANEL];
-    let end = product.first_row + product.num_rows;
-    for first in (product.first_row..end).step_by(BLOCK) {
-        let block = BLOCK.min(end - first);
+    for first in (0..product.num_rows).step_by(BLOCK) {
+        let block = BLOCK.min(product.num_rows - first);
         let mut sums = [[0f32; PANEL]; BLOCK];
         let chunks = panels
             .codes(panel)

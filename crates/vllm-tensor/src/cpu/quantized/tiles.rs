@@ -6,11 +6,12 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::panels::QuantizedPanels;
 use super::unpack::{CHUNK_TILE, Unpack};
 use super::vnni::load_halves;
-use super::{CHUNK, Output, PanelTask, TASK_PANELS};
+use super::{CHUNK, Operands, TASK_PANELS};
 use crate::Result;
 use crate::cpu::amx::{TILE, TileConfig};
 use crate::cpu::panels::PANEL;
@@ -42,20 +43,13 @@ struct Rows {
 // SAFETY: they are only read.
 unsafe impl Sync for Rows {}
 
-/// Writes the products of the rows `x` with the panels of all tasks to `y`, rows of `y_stride`. The
-/// tasks' panels have as many columns as the rows.
+/// Writes the products of all rows with the panels of all tasks.
 ///
 /// # Safety
-/// The processor has AMX, and `y` room for all outputs.
-pub(super) unsafe fn multiply(
-    x: &[f32],
-    columns: usize,
-    tasks: &[PanelTask<'_>],
-    work: usize,
-    y: &Output,
-    y_stride: usize,
-) -> Result<()> {
-    let (num_rows, chunks) = (x.len() / columns, columns.div_ceil(CHUNK));
+/// The processor has AMX, and there is room for all outputs.
+pub(super) unsafe fn multiply(operands: &Operands<'_>) -> Result<()> {
+    let (columns, tasks, num_rows) = (operands.columns, operands.tasks, operands.num_rows());
+    let chunks = columns.div_ceil(CHUNK);
     let blocks = num_rows.div_ceil(TILE);
     let tile_bytes = blocks * chunks * TILE * CHUNK * size_of::<u16>();
     let total_bytes = blocks * chunks * 2 * TILE * size_of::<f32>();
@@ -63,9 +57,9 @@ pub(super) unsafe fn multiply(
         // SAFETY: there are so many bytes.
         let totals: *mut f32 = unsafe { memory.add(tile_bytes) }.cast();
         let target = Target(memory.cast(), totals);
-        pool::for_each(blocks, x.len(), |block| {
+        pool::for_each(blocks, operands.x.len(), |block| {
             // SAFETY: the processor has AVX-512 with bfloat16; the block's tiles and totals are there.
-            unsafe { round_block(x, columns, block, &target) };
+            unsafe { round_block(operands.x, columns, block, &target) };
         })?;
         let rows = Rows {
             tiles: memory.cast(),
@@ -74,20 +68,24 @@ pub(super) unsafe fn multiply(
             chunks,
         };
         let row_tasks = num_rows.div_ceil(TASK_ROWS);
-        pool::for_each(row_tasks * tasks.len(), work, |index| {
+        pool::for_each(row_tasks * tasks.len(), operands.work(), |index| {
             let first_row = index / tasks.len() * TASK_ROWS;
+            let of_rows = first_row..(first_row + TASK_ROWS).min(num_rows);
             let task = &tasks[index % tasks.len()];
             let product = TaskProduct {
                 rows: &rows,
-                blocks: first_row / TILE..(first_row + TASK_ROWS).min(num_rows).div_ceil(TILE),
+                blocks: of_rows.start / TILE..of_rows.end.div_ceil(TILE),
                 panels: task.panels,
                 first_panel: task.first_panel,
                 outputs: task.outputs,
-                y: y.get().wrapping_add(task.first_output),
-                y_stride,
+                y: operands.y.get().wrapping_add(task.first_output),
+                y_stride: operands.y_stride,
             };
             // SAFETY: the task's outputs are its own; the rest is the caller's promise.
-            unsafe { product.run() };
+            unsafe {
+                product.run();
+                operands.add_bias(task, of_rows);
+            }
         })
     })
 }
@@ -144,7 +142,7 @@ unsafe fn round_block(x: &[f32], columns: usize, block: usize, target: &Target) 
 struct TaskProduct<'a> {
     rows: &'a Rows,
     /// Blocks of 16 rows.
-    blocks: std::ops::Range<usize>,
+    blocks: Range<usize>,
     panels: &'a QuantizedPanels,
     first_panel: usize,
     /// Outputs that the panels really have.
@@ -196,26 +194,16 @@ impl TaskProduct<'_> {
                     sums: memory.add(code_bytes + dot_bytes).cast(),
                 };
                 let unpack = Unpack::new(self.panels.form());
-                if one_block {
-                    let fetch = |run: std::ops::Range<usize>| {
-                        for (panel, codes) in
-                            (self.first_panel..).zip(codes).take(self.num_panels())
-                        {
-                            unpack.chunks(self.panels, panel, run.clone(), codes);
-                        }
-                    };
-                    work.one_block(
-                        self.blocks.start,
-                        codes.map(<*mut u16>::cast_const),
-                        0,
-                        fetch,
-                    );
-                    return;
-                }
-                for (panel, codes) in (self.first_panel..).zip(codes).take(self.num_panels()) {
-                    unpack.chunks(self.panels, panel, 0..chunks, codes);
-                }
+                let unpack = |chunks: Range<usize>| {
+                    for (panel, codes) in (self.first_panel..).zip(codes).take(self.num_panels()) {
+                        unpack.chunks(self.panels, panel, chunks.clone(), codes);
+                    }
+                };
                 let codes = codes.map(<*mut u16>::cast_const);
+                if one_block {
+                    return work.one_block(self.blocks.start, codes, 0, unpack);
+                }
+                unpack(0..chunks);
                 let mut block = self.blocks.start;
                 while block + 1 < self.blocks.end {
                     for first in (0..self.num_panels()).step_by(2) {
@@ -255,7 +243,7 @@ impl<const GROUPS: usize, const MINS: bool> Work<'_, GROUPS, MINS> {
     /// Rows and bytes of a row of a tile of codes.
     const CODES: (usize, usize) = (Self::GROUP / 2, 64);
 
-    /// One block times the task's panels. Before each run `fetch` is called with its chunks, whose
+    /// One block times the task's panels. Before each run `unpack` is called with its chunks, whose
     /// codes then lie at `codes`, moved on by `distance` after each run.
     ///
     /// # Safety
@@ -267,7 +255,7 @@ impl<const GROUPS: usize, const MINS: bool> Work<'_, GROUPS, MINS> {
         block: usize,
         codes: Codes,
         distance: usize,
-        fetch: impl Fn(std::ops::Range<usize>),
+        unpack: impl Fn(Range<usize>),
     ) {
         let num_panels = self.task.num_panels();
         let rows = self.task.rows_of(block);
@@ -278,7 +266,7 @@ impl<const GROUPS: usize, const MINS: bool> Work<'_, GROUPS, MINS> {
             configure(&config);
             for (run, first) in (0..self.task.rows.chunks).step_by(RUN).enumerate() {
                 let chunks = first..(first + RUN).min(self.task.rows.chunks);
-                fetch(chunks.clone());
+                unpack(chunks.clone());
                 let x = self.rows(block, chunks.start);
                 // Panels that are not there are multiplied as the first, and not looked at.
                 let codes = std::array::from_fn::<_, TASK_PANELS, _>(|panel| {
@@ -381,13 +369,7 @@ impl<const GROUPS: usize, const MINS: bool> Work<'_, GROUPS, MINS> {
     /// As [`TaskProduct::run`], and the dots are there.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    unsafe fn scale(
-        &self,
-        pair: usize,
-        block: usize,
-        panel: usize,
-        chunks: std::ops::Range<usize>,
-    ) {
+    unsafe fn scale(&self, pair: usize, block: usize, panel: usize, chunks: Range<usize>) {
         let groups = chunks.start * GROUPS..chunks.end * GROUPS;
         // SAFETY: forwarded to the caller.
         unsafe {

@@ -37,8 +37,8 @@ pub(super) unsafe fn run(product: Product<'_>) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn by_blocks<const BITS: u32, const GROUPS: usize, const MINS: bool>(product: Product<'_>) {
-    let end = product.first_row + product.num_rows;
-    let mut row = product.first_row;
+    let end = product.num_rows;
+    let mut row = 0;
     // SAFETY: forwarded to the caller.
     unsafe {
         while row < end {
