@@ -120,6 +120,21 @@ fn rows_are_bit_equal_however_they_are_batched() {
 }
 
 #[test]
+fn long_steps_are_the_same_as_short_ones() {
+    for_each_fixture(|fixture| {
+        let copies = 600 / fixture.prompts.iter().map(Vec::len).sum::<usize>() + 1;
+        let many = fixture.repeated(copies);
+        let steps: Vec<Step> = many.all_prompts().collect();
+        let short: Vec<Vec<Step>> = steps
+            .chunks(fixture.prompts.len())
+            .map(<[_]>::to_vec)
+            .collect();
+        let together = many.run(DType::BF16, &[steps]);
+        assert_eq!(together, many.run(DType::BF16, &short), "{}", fixture.name);
+    });
+}
+
+#[test]
 fn only_the_rows_asked_for_are_returned() {
     for_each_fixture(|fixture| {
         let all = fixture.run(DType::F32, &[fixture.all_prompts().collect()]);

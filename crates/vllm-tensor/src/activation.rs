@@ -1,7 +1,7 @@
 use candle_core::{D, DType, Tensor};
 
-use crate::cpu::{self, Gate};
-use crate::{Error, Result};
+use crate::cpu::{self, Gate, RowForm};
+use crate::{Error, LinearInput, Result};
 
 /// The element-wise functions between the layers of an MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,11 @@ impl Activation {
     /// # Errors
     /// `gate_up` is no matrix of an even width.
     pub fn forward_gated(self, gate_up: &Tensor) -> Result<Tensor> {
+        self.forward_gated_to(gate_up, RowForm::Wide)?.to_tensor()
+    }
+
+    /// The same in the form asked for.
+    pub(crate) fn forward_gated_to(self, gate_up: &Tensor, form: RowForm) -> Result<LinearInput> {
         let size = match *gate_up.dims() {
             [_, width] if width % 2 == 0 => width / 2,
             _ => {
@@ -62,9 +67,9 @@ impl Activation {
             }
         };
         if let (true, Some(gate)) = (cpu::takes(gate_up), self.gate()) {
-            return cpu::gated(&gate_up.contiguous()?, gate);
+            return cpu::gated(&gate_up.contiguous()?, gate, form);
         }
-        self.forward_gated_plain(gate_up, size)
+        Ok(self.forward_gated_plain(gate_up, size)?.into())
     }
 
     /// The vector body for it, where there is one. No model of today gates with the others.

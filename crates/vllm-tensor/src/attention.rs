@@ -1,9 +1,11 @@
 use candle_core::{DType, Tensor};
 
+use crate::cpu::RowForm;
 use crate::kv_cache::Store;
 use crate::metadata::DeviceSequence;
 use crate::{
-    AttentionMetadata, Error, LayerKvCache, Result, RmsNorm, RotaryAngles, cpu, softmax_last_dim,
+    AttentionMetadata, Error, LayerKvCache, Linear, LinearInput, Result, RmsNorm, RotaryAngles,
+    cpu, softmax_last_dim,
 };
 
 /// How scores are made of queries and keys.
@@ -193,12 +195,41 @@ pub fn paged_attention(
     metadata: &AttentionMetadata,
     options: &AttentionOptions,
 ) -> Result<Tensor> {
+    let rows = attention_to(queries, layer, metadata, options, RowForm::Wide)?;
+    Ok(rows.to_tensor()?.reshape(queries.shape())?)
+}
+
+/// [`paged_attention`] as input of the layer `next`: the heads of a token side by side,
+/// `[tokens, num_heads · head_dim]`.
+///
+/// # Errors
+/// Shapes that do not fit the cache or the batch.
+pub fn paged_attention_for(
+    queries: &Tensor,
+    layer: &LayerKvCache,
+    metadata: &AttentionMetadata,
+    options: &AttentionOptions,
+    next: &Linear,
+) -> Result<LinearInput> {
+    attention_to(queries, layer, metadata, options, next.row_form()?)
+}
+
+fn attention_to(
+    queries: &Tensor,
+    layer: &LayerKvCache,
+    metadata: &AttentionMetadata,
+    options: &AttentionOptions,
+    form: RowForm,
+) -> Result<LinearInput> {
     check_queries(layer, queries, metadata)?;
     match &layer.store {
         Store::Cpu(store) if cpu::takes(queries) => {
-            cpu::paged_attention(&queries.contiguous()?, store, metadata, options)
+            cpu::paged_attention(&queries.contiguous()?, store, metadata, options, form)
         }
-        _ => paged_attention_plain(queries, layer, metadata, options),
+        _ => {
+            let attended = paged_attention_plain(queries, layer, metadata, options)?;
+            Ok(attended.flatten_from(1)?.into())
+        }
     }
 }
 

@@ -42,6 +42,7 @@ mod error;
 mod kv_cache;
 mod kv_cache_dtype;
 mod linear;
+mod linear_input;
 mod metadata;
 mod norm;
 mod quantized;
@@ -54,7 +55,8 @@ mod weight;
 pub use activation::{Activation, softmax_last_dim};
 pub use allocator::keep_freed_memory;
 pub use attention::{
-    AttentionOptions, QueryKeyValue, paged_attention, rotate_and_write_kv, write_kv,
+    AttentionOptions, QueryKeyValue, paged_attention, paged_attention_for, rotate_and_write_kv,
+    write_kv,
 };
 pub use candle_core::{DType, Device, Error as CandleError, Tensor};
 pub use combine::combine_rows;
@@ -69,6 +71,7 @@ pub use error::{Error, Result};
 pub use kv_cache::{KvCache, KvCacheSpec, LayerKvCache};
 pub use kv_cache_dtype::KvCacheDType;
 pub use linear::Linear;
+pub use linear_input::LinearInput;
 pub use metadata::{AttentionMetadata, BatchSequence};
 pub use norm::{LayerNorm, RmsNorm};
 pub use quantized::QuantizedMatrix;

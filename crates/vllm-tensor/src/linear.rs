@@ -1,8 +1,10 @@
 use candle_core::{DType, Device, Tensor};
 
-use crate::cpu::PanelWeight;
+use crate::cpu::{PanelWeight, RowForm};
 use crate::weight::{Weight, WeightRows};
-use crate::{Activation, Embedding, Error, QuantizedMatrix, Result, ScaledMatrix, cpu};
+use crate::{
+    Activation, Embedding, Error, LinearInput, QuantizedMatrix, Result, ScaledMatrix, cpu,
+};
 
 /// `y = x · Wᵀ + b`, whatever form the weight is stored in.
 #[derive(Clone, Debug)]
@@ -92,55 +94,36 @@ impl Linear {
     ///
     /// # Errors
     /// `x` has another shape.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.apply(x, None)
+    pub fn forward(&self, x: impl Into<LinearInput>) -> Result<Tensor> {
+        self.forward_input(&x.into(), None)
     }
 
-    /// `residual + forward(x)`, without a pass of its own for the sum where that is possible.
+    /// The same, plus `residual`, `[rows, out]`, if there is one: without a pass of its own for the sum
+    /// where that is possible.
     ///
     /// # Errors
     /// `x` has another shape, or `residual` another than the result.
-    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        if residual.rank() != 2 || residual.dims() != [x.dim(0)?, self.out_features] {
-            let expected = format!("a residual [rows, {}]", self.out_features);
+    pub fn forward_input(&self, x: &LinearInput, residual: Option<&Tensor>) -> Result<Tensor> {
+        let rows = x.check(self.in_features)?;
+        if let Some(residual) = residual
+            && residual.dims() != [rows, self.out_features]
+        {
+            let expected = format!("a residual [{rows}, {}]", self.out_features);
             return Err(shape_error(expected, residual));
         }
-        self.apply(x, Some(residual))
-    }
-
-    /// `activation.forward_gated(forward(x))`, without a pass of its own where that is possible: the
-    /// first half of the layer's outputs gates the second. Gives `[rows, out / 2]`.
-    ///
-    /// # Errors
-    /// `x` has another shape, or the layer an odd number of outputs.
-    pub fn forward_gated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        self.check_input(x)?;
-        if let (Some(weight), Some(gate)) = (self.weight.panels(), activation.gate())
-            && cpu::takes(x)
-        {
-            let bias = self.bias.as_ref();
-            if let Some(gated) = cpu::linear_gated(&x.contiguous()?, weight, bias, gate)? {
-                return Ok(gated);
-            }
-        }
-        activation.forward_gated(&self.forward(x)?)
-    }
-
-    fn apply(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-        self.check_input(x)?;
         let bias = self.bias.as_ref();
         let y = match &self.weight {
-            Weight::Dense(weight) => linear_plain(x, weight, bias)?,
+            Weight::Dense(weight) => linear_plain(&x.to_tensor()?, weight, bias)?,
             Weight::Quantized(matrix) => {
-                let wide = x.to_dtype(DType::F32)?.contiguous()?;
-                let y = matrix.multiply(&wide, bias)?;
+                let x = x.to_tensor()?;
+                let y = matrix.multiply(&x.to_dtype(DType::F32)?.contiguous()?, bias)?;
                 y.to_dtype(x.dtype())?
             }
             Weight::Panels(panels) => {
-                return self.apply_panels(PanelWeight::Plain(panels), x, residual);
+                return self.multiply_panels(PanelWeight::Plain(panels), x, residual);
             }
             Weight::Scaled(matrix) => {
-                return self.apply_panels(PanelWeight::Scaled(matrix.panels()), x, residual);
+                return self.multiply_panels(PanelWeight::Scaled(matrix.panels()), x, residual);
             }
         };
         Ok(match residual {
@@ -149,24 +132,57 @@ impl Linear {
         })
     }
 
-    fn apply_panels(
+    /// `activation.forward_gated(forward(x))` as input of the layer `next`, without a pass of its own
+    /// where that is possible: the first half of the layer's outputs gates the second. Gives
+    /// `[rows, out / 2]`.
+    ///
+    /// # Errors
+    /// `x` has another shape, or the layer an odd number of outputs.
+    pub fn forward_gated_for(
+        &self,
+        x: &LinearInput,
+        activation: Activation,
+        next: &Linear,
+    ) -> Result<LinearInput> {
+        self.gated_to(x, activation, next.row_form()?)
+    }
+
+    fn gated_to(
+        &self,
+        x: &LinearInput,
+        activation: Activation,
+        form: RowForm,
+    ) -> Result<LinearInput> {
+        x.check(self.in_features)?;
+        if let (Some(weight), Some(gate)) = (self.weight.panels(), activation.gate())
+            && x.is_for_cpu()
+        {
+            let bias = self.bias.as_ref();
+            if let Some(gated) = cpu::linear_gated(x, weight, bias, gate, form)? {
+                return Ok(gated);
+            }
+        }
+        activation.forward_gated_to(&self.forward_input(x, None)?, form)
+    }
+
+    fn multiply_panels(
         &self,
         weight: PanelWeight<'_>,
-        x: &Tensor,
+        x: &LinearInput,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
         let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.contiguous();
         let residual = residual.map(wide).transpose()?;
-        let y = cpu::linear(&wide(x)?, weight, self.bias.as_ref(), residual.as_ref())?;
+        let y = cpu::linear(x, weight, self.bias.as_ref(), residual.as_ref())?;
         Ok(y.to_dtype(x.dtype())?)
     }
 
-    fn check_input(&self, x: &Tensor) -> Result<()> {
-        if x.rank() != 2 || x.dim(1)? != self.in_features {
-            let expected = format!("an input [rows, {}]", self.in_features);
-            return Err(shape_error(expected, x));
+    /// The form in which the layer reads its input fastest.
+    pub(crate) fn row_form(&self) -> Result<RowForm> {
+        match self.weight.panels() {
+            Some(weight) => cpu::row_form(weight),
+            None => Ok(RowForm::Wide),
         }
-        Ok(())
     }
 
     /// Width of the input.
@@ -222,13 +238,15 @@ mod tests {
                 let linear = Linear::new(weight, Some(random_tensor(2, &[2 * inner]))).unwrap();
                 let x = random_tensor(3, &[300, 50]);
                 let y = linear.forward(&x).unwrap();
+                let input = LinearInput::from(&x);
                 let bits = |tensor: Tensor| tensor.to_vec2::<f32>().unwrap();
                 for activation in [Activation::Silu, Activation::GeluTanh, Activation::Gelu] {
-                    let fused = linear.forward_gated(&x, activation).unwrap();
-                    assert_eq!(bits(fused), bits(activation.forward_gated(&y).unwrap()));
+                    let fused = linear.gated_to(&input, activation, RowForm::Wide).unwrap();
+                    let plain = activation.forward_gated(&y).unwrap();
+                    assert_eq!(bits(fused.to_tensor().unwrap()), bits(plain));
                 }
                 let residual = random_tensor(4, &[300, 2 * inner]);
-                let fused = linear.forward_add(&x, &residual).unwrap();
+                let fused = linear.forward_input(&input, Some(&residual)).unwrap();
                 assert_eq!(bits(fused), bits((y + residual).unwrap()));
             }
         }
@@ -266,7 +284,7 @@ mod tests {
         check(Linear::new(weight.to_dtype(DType::U8).unwrap(), None), "U8");
         let linear = Linear::new(weight, None).unwrap();
         let message = linear
-            .forward(&random_tensor(1, &[2, 3]))
+            .forward(random_tensor(1, &[2, 3]))
             .unwrap_err()
             .to_string();
         assert!(message.contains("[rows, 4]"), "{message}");

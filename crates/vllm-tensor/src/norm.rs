@@ -1,6 +1,7 @@
 use candle_core::{D, DType, Tensor};
 
-use crate::{Error, Result, activation_dtype, cpu};
+use crate::cpu::{self, RowForm};
+use crate::{Error, Linear, LinearInput, Result, activation_dtype};
 
 /// Layer normalization over the last dimension (Ba et al. 2016): `(x − mean) / √(var + eps) · w + b`.
 #[derive(Clone, Debug)]
@@ -36,12 +37,24 @@ impl LayerNorm {
     /// # Errors
     /// Rows of another size.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_to(x, RowForm::Wide)?.to_tensor()
+    }
+
+    /// The same as input of the layer `next`.
+    ///
+    /// # Errors
+    /// Rows of another size.
+    pub fn forward_for(&self, x: &Tensor, next: &Linear) -> Result<LinearInput> {
+        self.forward_to(x, next.row_form()?)
+    }
+
+    fn forward_to(&self, x: &Tensor, form: RowForm) -> Result<LinearInput> {
         check_rows(x, self.size)?;
         if cpu::takes(x) {
             let (weight, bias) = (self.weight.as_ref(), self.bias.as_ref());
-            return cpu::layer_norm(&x.contiguous()?, weight, bias, self.eps as f32);
+            return cpu::layer_norm(&x.contiguous()?, weight, bias, self.eps as f32, form);
         }
-        self.forward_plain(x)
+        Ok(self.forward_plain(x)?.into())
     }
 
     fn forward_plain(&self, x: &Tensor) -> Result<Tensor> {
@@ -90,11 +103,23 @@ impl RmsNorm {
     /// # Errors
     /// Rows of another size.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_to(x, RowForm::Wide)?.to_tensor()
+    }
+
+    /// The same as input of the layer `next`.
+    ///
+    /// # Errors
+    /// Rows of another size.
+    pub fn forward_for(&self, x: &Tensor, next: &Linear) -> Result<LinearInput> {
+        self.forward_to(x, next.row_form()?)
+    }
+
+    fn forward_to(&self, x: &Tensor, form: RowForm) -> Result<LinearInput> {
         check_rows(x, self.size)?;
         if cpu::takes(x) {
-            return cpu::rms_norm(&x.contiguous()?, &self.weight, self.eps as f32);
+            return cpu::rms_norm(&x.contiguous()?, &self.weight, self.eps as f32, form);
         }
-        self.forward_plain(x)
+        Ok(self.forward_plain(x)?.into())
     }
 
     /// Elements of a row.

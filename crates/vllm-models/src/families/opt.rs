@@ -115,8 +115,9 @@ impl Opt {
     }
 }
 
-impl Model for Opt {
-    fn forward(&self, batch: &Batch<'_>, kv: &mut KvCache) -> Result<Tensor> {
+impl Opt {
+    /// The residual stream behind the last layer, `[tokens, hidden_size]`.
+    fn run_layers(&self, batch: &Batch<'_>, kv: &mut KvCache) -> Result<Tensor> {
         let metadata = batch.prepare(kv, self.vocab_size, self.max_positions, &self.device)?;
         let token_ids = Tensor::new(batch.token_ids, &self.device)?;
         let position_rows: Vec<u32> = batch
@@ -132,8 +133,14 @@ impl Model for Opt {
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward(&hidden, kv.layer_mut(index)?, &metadata)?;
         }
-        // From here on only the rows whose logits are wanted.
-        let mut hidden = batch.select_logit_rows(&hidden)?;
+        Ok(hidden)
+    }
+}
+
+impl Model for Opt {
+    fn forward(&self, batch: &Batch<'_>, kv: &mut KvCache) -> Result<Tensor> {
+        // Behind the layers only the rows whose logits are wanted.
+        let mut hidden = batch.run(&self.device, |part| self.run_layers(part, kv))?;
         if let Some(norm) = &self.final_layer_norm {
             hidden = norm.forward(&hidden)?;
         }

@@ -1,10 +1,10 @@
 use vllm_tensor::{
-    AttentionOptions, LayerKvCache, QueryKeyValue, Tensor, paged_attention, rotate_and_write_kv,
+    AttentionOptions, LayerKvCache, LinearInput, QueryKeyValue, Tensor, paged_attention_for,
+    rotate_and_write_kv,
 };
 
 use super::Norm;
-use super::decoder::Step;
-use super::feed_forward::project;
+use super::decoder::{Block, Step};
 use crate::loader::{Linear, WeightLoader};
 use crate::{ModelConfig, Result};
 
@@ -74,13 +74,26 @@ impl Attention {
     /// What it makes of `x`, added to the `residual` if there is one.
     pub(crate) fn forward(
         &self,
-        x: &Tensor,
+        x: LinearInput,
         residual: Option<&Tensor>,
         kv: &mut LayerKvCache,
         step: &Step,
     ) -> Result<Tensor> {
-        let num_tokens = x.dim(0)?;
-        let qkv = self.qkv_proj.forward(x)?;
+        let queries = self.write_kv(x, kv, step)?;
+        let attended =
+            paged_attention_for(&queries, kv, &step.metadata, &self.options, &self.o_proj)?;
+        drop(queries);
+        Ok(self.o_proj.forward_input(&attended, residual)?)
+    }
+
+    /// Projects `x`, stores keys and values, and returns the queries, `[tokens, heads, head_dim]`.
+    ///
+    /// What a long prompt makes here is the largest of all results of a step, so it is gone before the
+    /// next begin.
+    fn write_kv(&self, x: LinearInput, kv: &mut LayerKvCache, step: &Step) -> Result<Tensor> {
+        let qkv = self.qkv_proj.forward_input(&x, None)?;
+        drop(x);
+        let num_tokens = qkv.dim(0)?;
         let num_heads = self.num_heads + 2 * self.num_kv_heads;
         let qkv = qkv.reshape((num_tokens, num_heads, self.head_dim))?;
         // Views: what follows reads them where they are.
@@ -100,9 +113,18 @@ impl Attention {
             values: &values,
         };
         let angles = self.rotary.and_then(|index| step.angles.get(index));
-        let queries = rotate_and_write_kv(kv, new, head_norms, angles, &step.metadata)?;
-        let attended = paged_attention(&queries, kv, &step.metadata, &self.options)?;
-        let attended = attended.reshape((num_tokens, self.num_heads * self.head_dim))?;
-        project(&self.o_proj, &attended, residual)
+        Ok(rotate_and_write_kv(
+            kv,
+            new,
+            head_norms,
+            angles,
+            &step.metadata,
+        )?)
+    }
+}
+
+impl Block for Attention {
+    fn input_layer(&self) -> Option<&Linear> {
+        Some(&self.qkv_proj)
     }
 }

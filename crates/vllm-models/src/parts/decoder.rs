@@ -1,6 +1,6 @@
 use vllm_tensor::{
-    AttentionMetadata, DType, Device, KvCache, KvCacheSpec, LayerKvCache, Rotary, RotaryAngles,
-    Tensor,
+    AttentionMetadata, DType, Device, KvCache, KvCacheSpec, LayerKvCache, LinearInput, Rotary,
+    RotaryAngles, Tensor,
 };
 
 use super::{Attention, FeedForward, Norm, NormKind};
@@ -99,10 +99,9 @@ impl Decoder {
         }
         Ok(embedded)
     }
-}
 
-impl Model for Decoder {
-    fn forward(&self, batch: &Batch<'_>, kv: &mut KvCache) -> Result<Tensor> {
+    /// The residual stream behind the last layer, `[tokens, hidden_size]`.
+    fn run_layers(&self, batch: &Batch<'_>, kv: &mut KvCache) -> Result<Tensor> {
         let metadata = batch.prepare(kv, self.vocab_size, self.max_positions, &self.device)?;
         let angles = self
             .rotaries
@@ -114,11 +113,19 @@ impl Model for Decoder {
         };
         let mut hidden = self.embed(batch)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&hidden, kv.layer_mut(index)?, &step)?;
+            hidden = layer.forward(hidden, kv.layer_mut(index)?, &step)?;
         }
-        // From here on only the rows whose logits are wanted.
-        let hidden = self.norm.forward(&batch.select_logit_rows(&hidden)?)?;
-        let mut logits = self.lm_head.forward(&hidden)?.to_dtype(DType::F32)?;
+        Ok(hidden)
+    }
+}
+
+impl Model for Decoder {
+    fn forward(&self, batch: &Batch<'_>, kv: &mut KvCache) -> Result<Tensor> {
+        // Behind the layers only the rows whose logits are wanted.
+        let hidden = batch.run(&self.device, |part| self.run_layers(part, kv))?;
+        let hidden = self.norm.forward_for(&hidden, Some(&self.lm_head))?;
+        let mut logits = self.lm_head.forward_input(&hidden, None)?;
+        logits = logits.to_dtype(DType::F32)?;
         if let Some(cap) = self.logits_soft_cap {
             logits = ((logits / cap)?.tanh()? * cap)?;
         }
@@ -149,7 +156,13 @@ pub(crate) struct Residual<B> {
     pub(crate) scale: Option<f64>,
 }
 
-impl<B> Residual<B> {
+/// A part of a layer.
+pub(crate) trait Block {
+    /// The layer that alone reads the block's input, if there is one.
+    fn input_layer(&self) -> Option<&Linear>;
+}
+
+impl<B: Block> Residual<B> {
     /// The usual kind, normed before.
     pub(crate) fn pre_norm(norm: Norm, block: B) -> Self {
         Self {
@@ -166,11 +179,12 @@ impl<B> Residual<B> {
         &self,
         residual: &Tensor,
         x: &Tensor,
-        run: impl FnOnce(&B, &Tensor, Option<&Tensor>) -> Result<Tensor>,
+        run: impl FnOnce(&B, LinearInput, Option<&Tensor>) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let normed = self.norm_before.as_ref().map(|norm| norm.forward(x));
-        let normed = normed.transpose()?;
-        let input = normed.as_ref().unwrap_or(x);
+        let input = match &self.norm_before {
+            Some(norm) => norm.forward_for(x, self.block.input_layer())?,
+            None => x.into(),
+        };
         if self.norm_after.is_none() && self.scale.is_none() {
             return run(&self.block, input, Some(residual));
         }
@@ -186,12 +200,18 @@ impl<B> Residual<B> {
 }
 
 impl DecoderLayer {
-    fn forward(&self, x: &Tensor, kv: &mut LayerKvCache, step: &Step) -> Result<Tensor> {
-        let attended = self.attention.add_to(x, x, |attention, x, residual| {
+    fn forward(&self, x: Tensor, kv: &mut LayerKvCache, step: &Step) -> Result<Tensor> {
+        let attended = self.attention.add_to(&x, &x, |attention, x, residual| {
             attention.forward(x, residual, kv, step)
         })?;
-        let mlp_input = if self.parallel { x } else { &attended };
+        let mlp_input = match self.parallel {
+            true => x,
+            false => {
+                drop(x);
+                attended.clone()
+            }
+        };
         self.feed_forward
-            .add_to(&attended, mlp_input, FeedForward::forward)
+            .add_to(&attended, &mlp_input, FeedForward::forward)
     }
 }

@@ -1,5 +1,6 @@
-use vllm_tensor::{Activation, Tensor};
+use vllm_tensor::{Activation, LinearInput, Tensor};
 
+use super::decoder::Block;
 use super::moe::MoeBlock;
 use crate::loader::{Linear, WeightLoader};
 use crate::{Error, Result};
@@ -13,12 +14,17 @@ pub(crate) enum FeedForward {
 
 impl FeedForward {
     /// What it makes of `x`, added to the `residual` if there is one.
-    pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: LinearInput, residual: Option<&Tensor>) -> Result<Tensor> {
         match self {
-            Self::Gated(mlp) => project(&mlp.down_proj, &mlp.inner(x)?, residual),
-            Self::Plain(mlp) => project(&mlp.down_proj, &mlp.inner(x)?, residual),
+            Self::Gated(mlp) => mlp.forward(x, residual),
+            Self::Plain(mlp) => {
+                let inner = mlp.up_proj.forward_input(&x, None)?;
+                drop(x);
+                let inner = mlp.activation.forward(&inner)?;
+                Ok(mlp.down_proj.forward_input(&inner.into(), residual)?)
+            }
             Self::Moe(block) => {
-                let y = block.forward(x)?;
+                let y = block.forward(&x.to_tensor()?)?;
                 Ok(match residual {
                     Some(residual) => (residual + y)?,
                     None => y,
@@ -28,12 +34,15 @@ impl FeedForward {
     }
 }
 
-/// Applies the last layer of a block, and adds the result to the `residual` if there is one.
-pub(crate) fn project(layer: &Linear, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-    Ok(match residual {
-        Some(residual) => layer.forward_add(x, residual)?,
-        None => layer.forward(x)?,
-    })
+impl Block for FeedForward {
+    fn input_layer(&self) -> Option<&Linear> {
+        match self {
+            Self::Gated(mlp) => Some(&mlp.gate_up_proj),
+            Self::Plain(mlp) => Some(&mlp.up_proj),
+            // A router and many experts.
+            Self::Moe(_) => None,
+        }
+    }
 }
 
 /// `down(f(gate(x)) · up(x))`.
@@ -87,12 +96,13 @@ impl GatedMlp {
         Self::load_named(prefix, names, sizes, bias, activation, weights)
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        project(&self.down_proj, &self.inner(x)?, None)
-    }
-
-    fn inner(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.gate_up_proj.forward_gated(x, self.activation)?)
+    /// What it makes of `x`, added to the `residual` if there is one.
+    pub(crate) fn forward(&self, x: LinearInput, residual: Option<&Tensor>) -> Result<Tensor> {
+        let inner = self
+            .gate_up_proj
+            .forward_gated_for(&x, self.activation, &self.down_proj)?;
+        drop(x);
+        Ok(self.down_proj.forward_input(&inner, residual)?)
     }
 }
 
@@ -101,12 +111,6 @@ pub(crate) struct Mlp {
     pub(crate) up_proj: Linear,
     pub(crate) activation: Activation,
     pub(crate) down_proj: Linear,
-}
-
-impl Mlp {
-    fn inner(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.activation.forward(&self.up_proj.forward(x)?)?)
-    }
 }
 
 /// The activation that a config names.

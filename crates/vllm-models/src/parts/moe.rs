@@ -69,7 +69,7 @@ impl MoeBlock {
                 num_rows += 1;
                 tokens.push(*token as u32);
             }
-            outputs.push(expert.forward(&gather(x, tokens)?)?);
+            outputs.push(expert.forward(gather(x, tokens)?.into(), None)?);
         }
         let outputs = Tensor::cat(&outputs, 0)?;
         // A token's experts are added in the order of their numbers, whatever else is in the batch.
@@ -106,7 +106,7 @@ impl SharedExpert {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let gate = self.gate.forward(x)?;
         let sigmoid = ((gate.neg()?.exp()? + 1.0)?).recip()?;
-        Ok(self.mlp.forward(x)?.broadcast_mul(&sigmoid)?)
+        Ok(self.mlp.forward(x.into(), None)?.broadcast_mul(&sigmoid)?)
     }
 }
 

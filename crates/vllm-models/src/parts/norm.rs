@@ -1,7 +1,7 @@
-use vllm_tensor::{LayerNorm, RmsNorm, Tensor};
+use vllm_tensor::{LayerNorm, LinearInput, RmsNorm, Tensor};
 
 use crate::Result;
-use crate::loader::WeightLoader;
+use crate::loader::{Linear, WeightLoader};
 
 /// How a family normalizes.
 #[derive(Clone, Copy)]
@@ -71,6 +71,15 @@ impl Norm {
             Body::Rms(norm) if self.size == size => Some(norm),
             _ => None,
         }
+    }
+
+    /// Normalizes `x`, `[rows, size]`, as input of the layer `next` if there is one.
+    pub(crate) fn forward_for(&self, x: &Tensor, next: Option<&Linear>) -> Result<LinearInput> {
+        Ok(match (&self.body, next) {
+            (Body::Rms(norm), Some(next)) => norm.forward_for(x, next)?,
+            (Body::Layer(norm), Some(next)) => norm.forward_for(x, next)?,
+            _ => self.forward(x)?.into(),
+        })
     }
 
     /// Normalizes `x`, any shape whose rows are `size` elements or several times that: each such run

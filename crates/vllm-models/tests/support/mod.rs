@@ -143,6 +143,19 @@ impl Fixture {
         config
     }
 
+    /// The same checkpoint with all prompts several times over.
+    pub(crate) fn repeated(&self, copies: usize) -> Self {
+        let prompts = self.prompts.iter().cycle();
+        Self {
+            prompts: prompts.take(copies * self.prompts.len()).cloned().collect(),
+            name: self.name.clone(),
+            folder: self.folder.clone(),
+            max_model_len: self.max_model_len,
+            expected: Vec::new(),
+            greedy: Vec::new(),
+        }
+    }
+
     /// The same checkpoint with all of each greedy continuation but its last token as prompts.
     pub(crate) fn continued(&self) -> Self {
         let prompts = self.prompts.iter().zip(&self.greedy);
@@ -266,7 +279,6 @@ impl Fixture {
         wanted: impl Fn((usize, usize)) -> bool,
         mut take: impl FnMut(usize, Vec<f32>),
     ) {
-        let mut kv = KvCache::new(model.kv_cache_spec(), 160, BLOCK_SIZE, &Device::Cpu).unwrap();
         // Blocks in no particular order, no two sequences next to each other.
         let blocks_each = self
             .prompts
@@ -275,14 +287,18 @@ impl Fixture {
             .max()
             .unwrap()
             .div_ceil(BLOCK_SIZE);
+        let stride = self.prompts.len().max(5);
         let block_tables: Vec<Vec<u32>> = (0..self.prompts.len())
             .map(|prompt| {
                 (0..blocks_each)
                     .rev()
-                    .map(|i| 1 + (i * 5 + prompt) as u32)
+                    .map(|i| 1 + (i * stride + prompt) as u32)
                     .collect()
             })
             .collect();
+        let num_blocks = 1 + blocks_each * stride;
+        let spec = model.kv_cache_spec();
+        let mut kv = KvCache::new(spec, num_blocks, BLOCK_SIZE, &Device::Cpu).unwrap();
         for step in steps {
             let (mut token_ids, mut positions) = (Vec::new(), Vec::new());
             let (mut sequences, mut logit_rows, mut owners) = (Vec::new(), Vec::new(), Vec::new());

@@ -51,7 +51,10 @@ fn attend(
     let Store::Cpu(store) = &cache.layer_mut(0).unwrap().store else {
         unreachable!("tests run on the CPU");
     };
-    cpu::paged_attention_with(isa, queries, store, metadata, options).unwrap()
+    let form = RowForm::Wide;
+    let rows = cpu::paged_attention_with(isa, queries, store, metadata, options, form).unwrap();
+    let rows = rows.to_tensor().unwrap();
+    rows.reshape(queries.shape()).unwrap()
 }
 
 /// How far results may be from those of the plain body, which multiplies in float32.
@@ -123,6 +126,25 @@ fn the_fast_bodies_match_the_plain_one() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn results_made_for_a_layer_give_the_same_bits() {
+    for head_dim in [32, 16, 24] {
+        let heads = Heads(4, 2, head_dim);
+        let (mut cache, metadata) =
+            noisy_cache(&MIXED_BATCH, (NUM_BLOCKS, 16), heads, KvCacheDType::BF16);
+        let options = AttentionOptions::causal(head_dim);
+        let queries = random_tensor(12, &[metadata.num_tokens(), 4, head_dim]);
+        let weight = random_tensor(13, &[40, 4 * head_dim]).to_dtype(DType::BF16);
+        let next = Linear::new(weight.unwrap(), None).unwrap();
+        let layer = cache.layer_mut(0).unwrap();
+        let rows = paged_attention_for(&queries, layer, &metadata, &options, &next).unwrap();
+        let plain = paged_attention(&queries, layer, &metadata, &options).unwrap();
+        let plain = plain.flatten_from(1).unwrap();
+        let actual = next.forward_input(&rows, None).unwrap();
+        assert_eq!(bits(&actual), bits(&next.forward(&plain).unwrap()));
     }
 }
 

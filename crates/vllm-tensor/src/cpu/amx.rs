@@ -6,14 +6,7 @@
 
 use std::arch::asm;
 
-/// Rows, and sums of a row, in a tile.
-pub(super) const TILE: usize = 16;
-
-/// Inputs of bfloat16 in a row of a tile.
-pub(super) const TILE_INPUTS: usize = 32;
-
-/// Elements of bfloat16 in a tile.
-pub(super) const TILE_ELEMENTS: usize = TILE * TILE_INPUTS;
+pub(super) use super::rows::{TILE, TILE_INPUTS};
 
 /// Whether the processor has tiles and the system lets this process use them.
 pub(super) fn is_available() -> bool {

@@ -1,11 +1,12 @@
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::attention::softmax::exp2;
 use super::isa::{Isa, Kernel};
 use super::pool;
+use super::rows::{RowForm, RowTarget};
 use super::simd::{MAX_LANES, Simd};
-use super::storage::{f32_slice, filled};
-use crate::Result;
+use super::storage::f32_slice;
+use crate::{LinearInput, Result};
 
 /// Gates that have a vector body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +23,15 @@ const TASK_OUTPUTS: usize = 1024;
 /// What a gate costs, in multiplications.
 const WORK_PER_OUTPUT: usize = 16;
 
-/// `f(gate) · up` for a contiguous `gate_up`, `[rows, 2 · size]`, whose rows hold the gate first.
-pub(crate) fn gated(gate_up: &Tensor, gate: Gate) -> Result<Tensor> {
+/// `f(gate) · up` for a contiguous `gate_up`, `[rows, 2 · size]`, whose rows hold the gate first, in the
+/// form asked for.
+pub(crate) fn gated(gate_up: &Tensor, gate: Gate, form: RowForm) -> Result<LinearInput> {
     let (rows, width) = gate_up.dims2()?;
     let size = width / 2;
     let (storage, layout) = gate_up.storage_and_layout();
     let input = f32_slice(&storage, layout)?;
     let isa = Isa::current()?;
-    let output = filled(rows * size, |output| {
-        let output = Output(output);
+    LinearInput::filled((rows, size), form, |output| {
         let tasks_of_row = size.div_ceil(TASK_OUTPUTS);
         let work = input.len() / 2 * WORK_PER_OUTPUT;
         pool::for_each(rows * tasks_of_row, work, |task| {
@@ -41,27 +42,13 @@ pub(crate) fn gated(gate_up: &Tensor, gate: Gate) -> Result<Tensor> {
                 gate,
                 gates: &gates[first..][..len],
                 ups: &ups[first..][..len],
-                // SAFETY: the row and the output are there.
-                to: unsafe { output.get().add(row * size + first) },
+                to: output.row(row),
+                first,
             };
             // SAFETY: tasks write different outputs, each as many as there are.
             unsafe { isa.run(gate_row) }
         })
-    })?;
-    Ok(Tensor::from_vec(output, (rows, size), &Device::Cpu)?)
-}
-
-/// The result, written by all tasks at once.
-struct Output(*mut f32);
-
-// SAFETY: each task writes elements that no other one touches.
-unsafe impl Sync for Output {}
-
-impl Output {
-    /// A function, so that closures take the whole and not the pointer inside.
-    fn get(&self) -> *mut f32 {
-        self.0
-    }
+    })
 }
 
 /// `f(gate) · up` of numbers that lie side by side.
@@ -69,7 +56,9 @@ pub(super) struct GateRow<'a> {
     pub(super) gate: Gate,
     pub(super) gates: &'a [f32],
     pub(super) ups: &'a [f32],
-    pub(super) to: *mut f32,
+    pub(super) to: RowTarget,
+    /// Where in the row the result begins, a multiple of 32.
+    pub(super) first: usize,
 }
 
 impl Kernel for GateRow<'_> {
@@ -82,7 +71,8 @@ impl Kernel for GateRow<'_> {
             for first in (0..whole).step_by(S::LANES) {
                 let gates = S::load_f32(self.gates.as_ptr().add(first));
                 let ups = S::load_f32(self.ups.as_ptr().add(first));
-                S::store(self.gate.apply::<S>(gates, ups), self.to.add(first));
+                let result = self.gate.apply::<S>(gates, ups);
+                self.to.store::<S>(result, self.first + first);
             }
             if whole < len {
                 let mut gates = [0f32; MAX_LANES];
@@ -93,8 +83,9 @@ impl Kernel for GateRow<'_> {
                     .gate
                     .apply::<S>(S::load_f32(gates.as_ptr()), S::load_f32(ups.as_ptr()));
                 S::store(result, gates.as_mut_ptr());
-                let to = self.to.add(whole);
-                to.copy_from_nonoverlapping(gates.as_ptr(), len - whole);
+                for (index, result) in gates[..len - whole].iter().enumerate() {
+                    self.to.write(*result, self.first + whole + index);
+                }
             }
         }
     }

@@ -135,7 +135,9 @@ impl Isa {
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => run_avx2(kernel),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 | Self::Avx512Bf16 | Self::Amx => run_avx512(kernel),
+                Self::Avx512 => run_avx512(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512Bf16 | Self::Amx => run_avx512_bf16(kernel),
                 #[cfg(target_arch = "aarch64")]
                 Self::Neon => kernel.run::<Neon>(),
                 // Ruled out by the assertion.
@@ -169,6 +171,15 @@ unsafe fn run_avx2<K: Kernel>(kernel: K) {
 // Without the VL group the compiler leaves the upper half of the registers unused.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn run_avx512<K: Kernel>(kernel: K) {
+    // SAFETY: forwarded to the caller.
+    unsafe { kernel.run::<Avx512>() }
+}
+
+/// # Safety
+/// As [`Kernel::run`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) {
     // SAFETY: forwarded to the caller.
     unsafe { kernel.run::<Avx512>() }
 }

@@ -4,7 +4,7 @@ use super::isa::{Isa, Kernel};
 use super::kv_store::{KvStore, KvWriter};
 use super::norm::lane_sum;
 use super::simd::Simd;
-use super::storage::f32_slice;
+use super::storage::{f32_slice, filled};
 use super::{pool, scratch};
 use crate::{AttentionMetadata, Error, Result, RmsNorm};
 
@@ -54,7 +54,6 @@ pub(crate) fn rotate_and_write(
     angles: Option<(&Tensor, &Tensor)>,
     metadata: &AttentionMetadata,
 ) -> Result<Tensor> {
-    let mut output = vec![0f32; queries.elem_count()];
     let views = [queries, keys, values].map(Tensor::storage_and_layout);
     let norms = norms.map(|(queries, keys)| [queries.parameters(), keys.parameters()]);
     let norm_views = norms.map(|norms| norms.map(|(weight, _)| weight.storage_and_layout()));
@@ -81,18 +80,19 @@ pub(crate) fn rotate_and_write(
         }),
         None => None,
     };
-    let queries_to = Output(output.as_mut_ptr());
-    let preparation = Preparation {
-        queries: Some((Heads::new(&views[0].0, views[0].1)?, queries_to)),
-        keys: Heads::new(&views[1].0, views[1].1)?,
-        values: Heads::new(&views[2].0, views[2].1)?,
-        norms,
-        angles,
-        slots: metadata.slot_mapping(),
-        writer: store.writer(),
-    };
-    let work = output.len() + keys.elem_count() + values.elem_count();
-    prepare(preparation, metadata, work)?;
+    let work = queries.elem_count() + keys.elem_count() + values.elem_count();
+    let output = filled(queries.elem_count(), |output| {
+        let preparation = Preparation {
+            queries: Some((Heads::new(&views[0].0, views[0].1)?, Output(output))),
+            keys: Heads::new(&views[1].0, views[1].1)?,
+            values: Heads::new(&views[2].0, views[2].1)?,
+            norms,
+            angles,
+            slots: metadata.slot_mapping(),
+            writer: store.writer(),
+        };
+        prepare(preparation, metadata, work)
+    })?;
     Ok(Tensor::from_vec(output, queries.shape(), &Device::Cpu)?)
 }
 

@@ -7,96 +7,10 @@
 
 use std::arch::x86_64::*;
 
-use super::amx::{self, Operands, TILE, TILE_ELEMENTS, TILE_INPUTS};
+use super::amx::{self, Operands, TILE, TILE_INPUTS};
 use super::panels::PANEL;
-use super::pool;
-use crate::Result;
-
-/// How rows in bfloat16 are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowLayout {
-    /// One row after the other, each filled up with zeros to whole tiles.
-    Rows,
-    /// `[rows / 16][inputs / 32]` tiles of `[16, 32]`. The rows behind the last one are left as they
-    /// are.
-    Tiles,
-}
-
-impl RowLayout {
-    /// Elements that `rows` rows of `padded_inputs` take.
-    pub(super) fn len(self, rows: usize, padded_inputs: usize) -> usize {
-        match self {
-            Self::Rows => rows * padded_inputs,
-            Self::Tiles => rows.next_multiple_of(TILE) * padded_inputs,
-        }
-    }
-}
-
-/// Rounds `x`, rows of `in_features`, to bfloat16 in `to`.
-pub(super) fn round_rows(
-    x: &[f32],
-    in_features: usize,
-    padded_inputs: usize,
-    layout: RowLayout,
-    to: *mut u16,
-) -> Result<()> {
-    const TASK_ROWS: usize = 16;
-    let rows = x.len() / in_features;
-    let to = Target(to);
-    pool::for_each(rows.div_ceil(TASK_ROWS), x.len() / 4, |task| {
-        for row in task * TASK_ROWS..rows.min((task + 1) * TASK_ROWS) {
-            let (start, step) = match layout {
-                RowLayout::Rows => (row * padded_inputs, TILE_INPUTS),
-                RowLayout::Tiles => (
-                    row / TILE * TILE * padded_inputs + row % TILE * TILE_INPUTS,
-                    TILE_ELEMENTS,
-                ),
-            };
-            // SAFETY: callers checked for AVX512_BF16; rows lie within what `layout` says they take.
-            unsafe {
-                round_row(
-                    &x[row * in_features..][..in_features],
-                    to.get().add(start),
-                    step,
-                );
-            }
-        }
-    })
-}
-
-/// Rounds a row in pieces of 32 that lie `step` apart, the last one filled up with zeros.
-///
-/// # Safety
-/// The processor has AVX512_BF16, and `to` room for the pieces.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn round_row(row: &[f32], mut to: *mut u16, step: usize) {
-    let (pieces, rest) = row.as_chunks::<TILE_INPUTS>();
-    let mut padded = [0f32; TILE_INPUTS];
-    padded[..rest.len()].copy_from_slice(rest);
-    for piece in pieces.iter().chain((!rest.is_empty()).then_some(&padded)) {
-        // SAFETY: the piece has 32 elements, and so has the room at `to`.
-        unsafe {
-            let low = _mm512_loadu_ps(piece.as_ptr());
-            let high = _mm512_loadu_ps(piece.as_ptr().add(16));
-            let rounded = _mm512_cvtne2ps_pbh(high, low);
-            _mm512_storeu_si512(to.cast(), std::mem::transmute::<__m512bh, __m512i>(rounded));
-            to = to.add(step);
-        }
-    }
-}
-
-/// Where all tasks write, each to rows of its own.
-struct Target(*mut u16);
-
-// SAFETY: as said above.
-unsafe impl Sync for Target {}
-
-impl Target {
-    /// A function, so that closures take the whole and not the pointer inside.
-    fn get(&self) -> *mut u16 {
-        self.0
-    }
-}
+#[cfg(doc)]
+use super::rows::RowLayout;
 
 /// Some panels of a product, for all rows.
 #[derive(Clone, Copy, Debug)]

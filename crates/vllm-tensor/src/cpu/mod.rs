@@ -26,6 +26,7 @@ mod panels;
 mod pool;
 mod quantized;
 mod rotary;
+mod rows;
 mod scaled;
 mod scratch;
 mod simd;
@@ -42,7 +43,7 @@ pub(crate) use gated::{Gate, gated};
 pub use isa::Isa;
 pub(crate) use kv_store::KvStore;
 pub(crate) use kv_write::{heads, rotate_and_write, write};
-pub(crate) use linear::{PanelWeight, linear, linear_gated};
+pub(crate) use linear::{PanelWeight, linear, linear_gated, row_form};
 pub use narrow::fp8_from_f32;
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use panels::Panels;
@@ -50,8 +51,10 @@ pub use pool::{num_threads, set_num_threads};
 pub use quantized::{CodeForm, RowCodes};
 pub(crate) use quantized::{QuantizedPanels, linear_quantized};
 pub(crate) use rotary::rotate;
+pub(crate) use rows::{RoundedRows, RowForm, RowTargets};
 pub use scaled::ScaledForm;
 pub(crate) use scaled::ScaledPanels;
+pub(crate) use storage::filled;
 
 /// Whether the bodies of this module take operations on `x`.
 pub(crate) fn takes(x: &Tensor) -> bool {

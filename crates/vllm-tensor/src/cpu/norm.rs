@@ -1,10 +1,11 @@
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::isa::{Isa, Kernel};
 use super::pool;
+use super::rows::{RowForm, RowTarget};
 use super::simd::Simd;
-use super::storage::{f32_slice, filled};
-use crate::Result;
+use super::storage::f32_slice;
+use crate::{LinearInput, Result};
 
 /// Lanes of the sums over a row: a fixed order that compilers turn into vector instructions.
 const LANES: usize = 16;
@@ -12,13 +13,14 @@ const LANES: usize = 16;
 /// Rows that one task computes.
 const TASK_ROWS: usize = 8;
 
-/// Layer norm of the rows of a contiguous float32 matrix.
+/// Layer norm of the rows of a contiguous float32 matrix, in the form asked for.
 pub(crate) fn layer_norm(
     x: &Tensor,
     weight: Option<&Tensor>,
     bias: Option<&Tensor>,
     eps: f32,
-) -> Result<Tensor> {
+    form: RowForm,
+) -> Result<LinearInput> {
     let weight = weight.map(|weight| weight.to_vec1::<f32>()).transpose()?;
     let bias = bias.map(|bias| bias.to_vec1::<f32>()).transpose()?;
     let norm = Norm {
@@ -27,11 +29,16 @@ pub(crate) fn layer_norm(
         bias: bias.as_deref(),
         eps,
     };
-    norm.of_rows(x)
+    norm.of_rows(x, form)
 }
 
-/// RMS norm of the rows of a contiguous float32 matrix.
-pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+/// RMS norm of the rows of a contiguous float32 matrix, in the form asked for.
+pub(crate) fn rms_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    form: RowForm,
+) -> Result<LinearInput> {
     let weight = weight.to_vec1::<f32>()?;
     let norm = Norm {
         centered: false,
@@ -39,7 +46,7 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> 
         bias: None,
         eps,
     };
-    norm.of_rows(x)
+    norm.of_rows(x, form)
 }
 
 /// A norm over rows.
@@ -53,7 +60,7 @@ struct Norm<'a> {
 }
 
 impl Norm<'_> {
-    fn of_rows(self, x: &Tensor) -> Result<Tensor> {
+    fn of_rows(self, x: &Tensor, form: RowForm) -> Result<LinearInput> {
         let (rows, size) = x.dims2()?;
         let (storage, layout) = x.storage_and_layout();
         let input = f32_slice(&storage, layout)?;
@@ -61,42 +68,26 @@ impl Norm<'_> {
             assert_eq!(parameter.len(), size);
         }
         let isa = Isa::current()?;
-        let output = filled(rows * size, |output| {
-            let output = Output(output);
+        LinearInput::filled((rows, size), form, |output| {
             pool::for_each(rows.div_ceil(TASK_ROWS), 4 * rows * size, |task| {
                 for row in task * TASK_ROWS..rows.min((task + 1) * TASK_ROWS) {
                     let norm_row = NormRow {
                         norm: self,
                         row: &input[row * size..][..size],
-                        // SAFETY: the row is one of the result's.
-                        to: unsafe { output.get().add(row * size) },
+                        to: output.row(row),
                     };
                     // SAFETY: tasks write different rows, and the parameters have their size.
                     unsafe { isa.run(norm_row) }
                 }
             })
-        })?;
-        Ok(Tensor::from_vec(output, (rows, size), &Device::Cpu)?)
-    }
-}
-
-/// The result, written by all tasks at once.
-struct Output(*mut f32);
-
-// SAFETY: each task writes rows that no other one touches.
-unsafe impl Sync for Output {}
-
-impl Output {
-    /// A function, so that closures take the whole and not the pointer inside.
-    fn get(&self) -> *mut f32 {
-        self.0
+        })
     }
 }
 
 struct NormRow<'a> {
     norm: Norm<'a>,
     row: &'a [f32],
-    to: *mut f32,
+    to: RowTarget,
 }
 
 impl Kernel for NormRow<'_> {
@@ -132,7 +123,7 @@ impl Kernel for NormRow<'_> {
                 if let Some(bias) = bias {
                     y = S::add(y, S::load_f32(bias.as_ptr().add(first)));
                 }
-                S::store(y, self.to.add(first));
+                self.to.store::<S>(y, first);
             }
             for index in whole..size {
                 let mut y = (self.row[index] - mean) * scale;
@@ -142,7 +133,7 @@ impl Kernel for NormRow<'_> {
                 if let Some(bias) = bias {
                     y += bias[index];
                 }
-                self.to.add(index).write(y);
+                self.to.write(y, index);
             }
         }
     }

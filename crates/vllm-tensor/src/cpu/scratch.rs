@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 
-#[derive(Clone, Copy)]
+/// What memory for kernels is made of.
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct CacheLine([u8; 64]);
+pub(super) struct CacheLine([u8; 64]);
 
 thread_local! {
     static OF_PANELS: Lines = const { RefCell::new(Vec::new()) };

@@ -25,6 +25,18 @@ pub(super) trait Simd {
     /// The first and the second elements of as many pairs as there are lanes.
     unsafe fn load_bf16_pairs(from: *const bf16) -> (Self::Vector, Self::Vector);
     unsafe fn store(vector: Self::Vector, to: *mut f32);
+    /// Rounds to bfloat16. AVX-512 demands AVX512_BF16 for it.
+    #[inline(always)]
+    unsafe fn store_bf16(vector: Self::Vector, to: *mut bf16) {
+        let mut numbers = [0f32; MAX_LANES];
+        // SAFETY: the caller's promise; no vector has more lanes.
+        unsafe {
+            Self::store(vector, numbers.as_mut_ptr());
+            for (lane, number) in numbers.iter().enumerate().take(Self::LANES) {
+                to.add(lane).write(bf16::from_f32(*number));
+            }
+        }
+    }
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -434,6 +446,15 @@ impl Simd for Avx512 {
     unsafe fn store(vector: Self::Vector, to: *mut f32) {
         // SAFETY: as above, and sixteen writable elements.
         unsafe { _mm512_storeu_ps(to, vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(vector: Self::Vector, to: *mut bf16) {
+        // SAFETY: as above, AVX512_BF16, and sixteen writable elements.
+        unsafe {
+            let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(vector));
+            _mm256_storeu_si256(to.cast(), rounded);
+        }
     }
 
     #[inline(always)]

@@ -54,7 +54,7 @@ fn unexpected(storage: &Storage) -> Error {
 }
 
 /// `len` numbers of which `fill` writes every one.
-pub(super) fn filled(len: usize, fill: impl FnOnce(*mut f32) -> Result<()>) -> Result<Vec<f32>> {
+pub(crate) fn filled(len: usize, fill: impl FnOnce(*mut f32) -> Result<()>) -> Result<Vec<f32>> {
     let mut all = Vec::<f32>::with_capacity(len);
     fill(all.as_mut_ptr())?;
     // SAFETY: the capacity is there, and callers write all of it.

@@ -20,7 +20,7 @@ mod widen;
 
 use std::ops::Range;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use half::f16;
 
 use self::engine::{PARTITION_KEYS, Vectors};
@@ -28,20 +28,23 @@ use self::product::{Single, WidePairs};
 use self::task::{Destination, MAX_ROWS, State};
 use super::isa::{Isa, Kernel};
 use super::kv_store::{KvLayout, KvReader, KvStore};
-use super::simd::Simd;
+use super::rows::{RowForm, RowTargets};
+use super::simd::{MAX_LANES, Simd};
 use super::storage::f32_slice;
 use super::{pool, scratch};
 use crate::metadata::SequenceLayout;
-use crate::{AttentionMetadata, AttentionOptions, KvCacheDType, Result};
+use crate::{AttentionMetadata, AttentionOptions, KvCacheDType, LinearInput, Result};
 
-/// Paged attention for contiguous float32 queries; see [`crate::paged_attention`].
+/// Paged attention for contiguous float32 queries, `[tokens, num_heads, head_dim]`; gives rows
+/// `[tokens, num_heads · head_dim]` in the form asked for. See [`crate::paged_attention`].
 pub(crate) fn paged_attention(
     queries: &Tensor,
     store: &KvStore,
     metadata: &AttentionMetadata,
     options: &AttentionOptions,
-) -> Result<Tensor> {
-    paged_attention_with(Isa::current()?, queries, store, metadata, options)
+    form: RowForm,
+) -> Result<LinearInput> {
+    paged_attention_with(Isa::current()?, queries, store, metadata, options, form)
 }
 
 /// The same with a given instruction set.
@@ -51,13 +54,32 @@ pub(crate) fn paged_attention_with(
     store: &KvStore,
     metadata: &AttentionMetadata,
     options: &AttentionOptions,
-) -> Result<Tensor> {
+    form: RowForm,
+) -> Result<LinearInput> {
+    let (tokens, num_heads, head_dim) = queries.dims3()?;
+    // Vectors of a head must not cross the runs of a rounded row.
+    let form = match head_dim % MAX_LANES {
+        0 => form,
+        _ => RowForm::Wide,
+    };
     let (query_storage, query_layout) = queries.storage_and_layout();
-    let mut output = vec![0f32; queries.elem_count()];
-    let num_heads = queries.dim(1)?;
+    let queries = f32_slice(&query_storage, query_layout)?;
+    LinearInput::filled((tokens, num_heads * head_dim), form, |output| {
+        attend_all(isa, (queries, num_heads), store, metadata, options, output)
+    })
+}
+
+fn attend_all(
+    isa: Isa,
+    (queries, num_heads): (&[f32], usize),
+    store: &KvStore,
+    metadata: &AttentionMetadata,
+    options: &AttentionOptions,
+    output: RowTargets,
+) -> Result<()> {
     let problem = Problem {
-        queries: f32_slice(&query_storage, query_layout)?,
-        output: Output(output.as_mut_ptr()),
+        queries,
+        output,
         num_heads,
         group: num_heads / store.layout().num_kv_heads,
         store,
@@ -67,15 +89,15 @@ pub(crate) fn paged_attention_with(
         soft_cap: options.soft_cap.map(|cap| cap * std::f32::consts::LOG2_E),
         window: options.sliding_window,
     };
-    attend(isa, &problem)?;
-    Ok(Tensor::from_vec(output, queries.shape(), &Device::Cpu)?)
+    attend(isa, &problem)
 }
 
 /// What all tasks share.
 struct Problem<'a> {
     /// `[tokens, num_heads, head_dim]`.
     queries: &'a [f32],
-    output: Output,
+    /// `[tokens, num_heads · head_dim]`.
+    output: RowTargets,
     num_heads: usize,
     /// Query heads of a key head.
     group: usize,
@@ -88,12 +110,6 @@ struct Problem<'a> {
     soft_cap: Option<f32>,
     window: Option<usize>,
 }
-
-/// The result, written by all tasks at once.
-struct Output(*mut f32);
-
-// SAFETY: each task writes elements that no other one touches.
-unsafe impl Sync for Output {}
 
 /// Rows that a task computes together. Row `r` of a sequence is the query of its token `r / group`
 /// of this step, of head `r % group` of those of the key head.
@@ -109,13 +125,12 @@ impl Problem<'_> {
         self.store.layout()
     }
 
-    /// Where a row of a tile lies in queries and output.
+    /// The token of the step and the head that a row of a tile is the query of.
     #[inline(always)]
-    fn row_offset(&self, tile: &Tile, row: usize) -> usize {
+    fn token_and_head(&self, tile: &Tile, row: usize) -> (usize, usize) {
         let row = tile.rows.start + row;
         let token = tile.sequence.query_start + row / self.group;
-        let head = tile.kv_head * self.group + row % self.group;
-        (token * self.num_heads + head) * self.layout().head_dim
+        (token, tile.kv_head * self.group + row % self.group)
     }
 
     /// The lanes that a row of a tile attends to.
@@ -407,7 +422,7 @@ impl Kernel for MergeKernel<'_> {
             for index in 0..self.num_states {
                 total.merge::<S>(state(index), num_rows);
             }
-            total.finish_tile(self.problem, self.tile);
+            total.finish_tile::<S>(self.problem, self.tile);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Powers of two and what attention makes of them. Scores are kept in units of `ln 2`, so that the
 //! softmax is one of powers of two.
 
-use crate::cpu::simd::{Scalar, Simd};
+use crate::cpu::simd::{MAX_LANES, Simd};
 
 /// Powers below this one are zero.
 const LOWEST: f32 = -126.0;
@@ -77,7 +77,11 @@ impl Softmax {
 
     /// Takes the keys that `next` is of in, too, and returns the factors on the weighted values so
     /// far and on those of `next`. No keys change nothing.
-    pub(super) fn merge(&mut self, next: Self) -> (f32, f32) {
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    #[inline(always)]
+    pub(super) unsafe fn merge<S: Simd>(&mut self, next: Self) -> (f32, f32) {
         if next.max == f32::NEG_INFINITY {
             return (1.0, 0.0);
         }
@@ -86,16 +90,22 @@ impl Softmax {
         } else {
             self.max
         };
-        let factors = (exp2_of(self.max - max), exp2_of(next.max - max));
+        // SAFETY: the caller's promise.
+        let factors = unsafe { (exp2_of::<S>(self.max - max), exp2_of::<S>(next.max - max)) };
         self.max = max;
         self.sum = self.sum * factors.0 + next.sum * factors.1;
         factors
     }
 }
 
-fn exp2_of(x: f32) -> f32 {
-    // SAFETY: needs no instructions of its own.
-    unsafe { exp2::<Scalar>([x; 8])[0] }
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+unsafe fn exp2_of<S: Simd>(x: f32) -> f32 {
+    let mut powers = [0f32; MAX_LANES];
+    // SAFETY: the caller's promise; no vector has more lanes.
+    unsafe { S::store(exp2::<S>(S::splat(x)), powers.as_mut_ptr()) };
+    powers[0]
 }
 
 #[cfg(test)]
@@ -103,6 +113,7 @@ mod tests {
     use super::*;
     use crate::Isa;
     use crate::cpu::isa::Kernel;
+    use crate::cpu::simd::Scalar;
 
     /// Applies a function to numbers, a vector at a time.
     struct Map<'a> {
@@ -194,10 +205,13 @@ mod tests {
     #[test]
     fn nothing_changes_nothing() {
         let mut softmax = Softmax { max: 3.0, sum: 2.5 };
-        assert_eq!(softmax.merge(Softmax::EMPTY), (1.0, 0.0));
+        // SAFETY: needs no instructions of its own.
+        let merge = |to: &mut Softmax, next| unsafe { to.merge::<Scalar>(next) };
+        assert_eq!(merge(&mut softmax, Softmax::EMPTY), (1.0, 0.0));
         assert_eq!((softmax.max, softmax.sum), (3.0, 2.5));
         let mut empty = Softmax::EMPTY;
-        assert_eq!(empty.merge(Softmax { max: 3.0, sum: 2.5 }), (0.0, 1.0));
+        let factors = merge(&mut empty, Softmax { max: 3.0, sum: 2.5 });
+        assert_eq!(factors, (0.0, 1.0));
         assert_eq!((empty.max, empty.sum), (3.0, 2.5));
     }
 }

@@ -85,7 +85,7 @@ impl State {
         // SAFETY: the caller's promise; rows are whole vectors.
         unsafe {
             for row in 0..num_rows {
-                let (own, others) = (*self.softmax.add(row)).merge(*next.softmax.add(row));
+                let (own, others) = (*self.softmax.add(row)).merge::<S>(*next.softmax.add(row));
                 let (own, others) = (S::splat(own), S::splat(others));
                 let (to, from) = (self.values.row(row), next.values.row(row));
                 for dim in (0..self.values.stride).step_by(S::LANES) {
@@ -97,36 +97,29 @@ impl State {
         }
     }
 
-    /// Writes the result of row `row`.
-    ///
-    /// # Safety
-    /// The state has the row, no wider than `output`.
-    #[inline(always)]
-    unsafe fn finish(self, row: usize, output: &mut [f32]) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let sum = (*self.softmax.add(row)).sum;
-            let values = std::slice::from_raw_parts(self.values.row(row), output.len());
-            for (output, value) in output.iter_mut().zip(values) {
-                // Zeros are positive whatever they were summed from.
-                *output = value / sum + 0.0;
-            }
-        }
-    }
-
     /// Writes the results of a tile.
     ///
     /// # Safety
-    /// The state has the tile's rows, and nobody else writes their part of the output.
+    /// The state has the tile's rows, nobody else writes their part of the output, and the processor
+    /// has the instructions of `S`.
     #[inline(always)]
-    pub(super) unsafe fn finish_tile(self, problem: &Problem<'_>, tile: &Tile) {
+    pub(super) unsafe fn finish_tile<S: Simd>(self, problem: &Problem<'_>, tile: &Tile) {
+        let head_dim = problem.layout().head_dim;
+        let whole = head_dim - head_dim % S::LANES;
         for row in 0..tile.rows.len() {
-            let start = problem.row_offset(tile, row);
-            // SAFETY: the caller's promise; the offset is within the output.
+            let (token, head) = problem.token_and_head(tile, row);
+            let (to, first) = (problem.output.row(token), head * head_dim);
+            // SAFETY: the caller's promise; the elements are within the output's row.
             unsafe {
-                let output = problem.output.0.add(start);
-                let head_dim = problem.layout().head_dim;
-                self.finish(row, std::slice::from_raw_parts_mut(output, head_dim));
+                let (values, sum) = (self.values.row(row), (*self.softmax.add(row)).sum);
+                // Zeros are positive whatever they were summed from: hence the sums with zero.
+                for dim in (0..whole).step_by(S::LANES) {
+                    let value = S::div(S::load_f32(values.add(dim)), S::splat(sum));
+                    to.store::<S>(S::add(value, S::zero()), first + dim);
+                }
+                for dim in whole..head_dim {
+                    to.write(*values.add(dim) / sum + 0.0, first + dim);
+                }
             }
         }
     }
@@ -229,7 +222,8 @@ impl<E: Engine> Task<'_, E> {
             let not_wanted = (room(num_rows) - num_rows) * self.queries.stride;
             self.queries.row(num_rows).write_bytes(0, not_wanted);
             for row in 0..num_rows {
-                let from = self.problem.row_offset(self.tile, row);
+                let (token, head) = self.problem.token_and_head(self.tile, row);
+                let from = (token * self.problem.num_heads + head) * head_dim;
                 let from = &self.problem.queries[from..from + head_dim];
                 let to = self.queries.row(row);
                 for (run, from) in from.chunks(32).enumerate() {
@@ -258,7 +252,7 @@ impl<E: Engine> Task<'_, E> {
                         self.partition(partition);
                         self.total.merge::<E::Lanes>(self.of_partition, num_rows);
                     }
-                    self.total.finish_tile(self.problem, self.tile);
+                    self.total.finish_tile::<E::Lanes>(self.problem, self.tile);
                 }
                 Destination::States { first, distance } => {
                     let layout = self.problem.layout();
