@@ -24,7 +24,7 @@ Usage: cargo xtask bench cpu [OPTIONS]
 
 Options:
   --model NAME        qwen3-0.6b (default) or llama-3.2-1b: the shape of the random weights
-  --formats           the quantized forms instead of bfloat16: Q8_0 and Q4_K_M
+  --formats           the quantized forms instead of bfloat16: Q8_0, Q4_K_M, GPTQ and AWQ
   --workloads A,B     only these; `--workloads list` shows them all
   --quick             only decode-1, decode-32 and prefill-512
   --peers DIR         where the peers' Python environments are (default: .peers); docs/benchmarks.md
@@ -55,7 +55,7 @@ fn cpu(root: &Path, arguments: &[String]) -> Result<()> {
     let workloads = workloads::select(options.formats, options.workloads.as_deref())?;
     let program = programs::build(root, "cpu")?;
     let folder = root.join("target/bench");
-    let checkpoint = programs::checkpoint(&program, &folder, &options.model)?;
+    let checkpoint = programs::checkpoint(&program, &folder, (&options.model, "bf16"))?;
     let machine = Machine::parse(&programs::output(&program, &["machine"])?)?;
     eprintln!("{machine}");
     let shape = Shape::parse(&programs::output(&program, &["shape", &options.model])?)?;
@@ -63,7 +63,7 @@ fn cpu(root: &Path, arguments: &[String]) -> Result<()> {
     let mut report = Report::new(&options.model, machine, shape);
     let engines = programs::engines(root, &program, &checkpoint, &options)?;
     for engine in &engines {
-        report.add(engine, measure(engine, &workloads)?);
+        report.add(engine, measure(engine, &workloads));
     }
     print!("{}", report.table(&workloads));
     let suffix = if options.formats { "-formats" } else { "" };
@@ -78,14 +78,21 @@ fn cpu(root: &Path, arguments: &[String]) -> Result<()> {
 
 /// Runs the workloads on one engine: first short ones, then those of long prompts in a process of
 /// their own, because engines set aside memory for the longest prompt that they are told of.
-fn measure(engine: &Engine, workloads: &[Workload]) -> Result<Measurements> {
+///
+/// An engine that fails leaves its figures out and those of the others standing.
+fn measure(engine: &Engine, workloads: &[Workload]) -> Measurements {
     let (long, short): (Vec<_>, Vec<_>) = workloads.iter().partition(|w| w.is_long());
-    let mut measurements = engine.run(&short)?;
-    if !long.is_empty() {
-        let of_long = engine.run(&long)?;
-        measurements.seconds.extend(of_long.seconds);
+    let mut all = Measurements::default();
+    for workloads in [short, long] {
+        if workloads.is_empty() {
+            continue;
+        }
+        match engine.run(&workloads) {
+            Ok(measurements) => all.extend(measurements),
+            Err(error) => eprintln!("{} is left out: {error}", engine.name),
+        }
     }
-    Ok(measurements)
+    all
 }
 
 fn parse(root: &Path, arguments: &[String]) -> Result<Option<Options>> {

@@ -20,12 +20,26 @@ pub(super) struct Measurements {
     pub(super) peak: Option<f64>,
 }
 
+impl Measurements {
+    /// Takes in further workloads; the start and the peak of the first ones stay.
+    pub(super) fn extend(&mut self, further: Self) {
+        self.seconds.extend(further.seconds);
+        self.ready = self.ready.or(further.ready);
+        self.peak = self.peak.or(further.peak);
+    }
+}
+
 /// Which side of a ratio an engine is on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Side {
     Ours,
     Peer,
+    /// Ours as well, to be compared with ours of the form [`VARIANTS_OF`].
+    Variant,
 }
+
+/// The form that others of about as many bits are compared with.
+pub(super) const VARIANTS_OF: &str = "Q4_K_M";
 
 /// A program that takes workloads.
 pub(super) struct Engine {
@@ -101,12 +115,19 @@ pub(super) fn build(root: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// The folder of a checkpoint of this shape, written on first use.
-pub(super) fn checkpoint(program: &Path, folder: &Path, model: &str) -> Result<PathBuf> {
-    let checkpoint = folder.join(model);
+pub(super) fn checkpoint(
+    program: &Path,
+    folder: &Path,
+    (model, form): (&str, &str),
+) -> Result<PathBuf> {
+    let checkpoint = match form {
+        "bf16" => folder.join(model),
+        form => folder.join(format!("{model}-{form}")),
+    };
     if !checkpoint.join("model.safetensors").exists() {
         eprintln!("writing {} ...", checkpoint.display());
         let path = checkpoint.display().to_string();
-        output(program, &["checkpoint", model, &path])?;
+        output(program, &["checkpoint", model, form, &path])?;
     }
     Ok(checkpoint)
 }
@@ -166,6 +187,14 @@ pub(super) fn engines(
         for (form, file) in [("Q8_0", "q8_0.gguf"), ("Q4_K_M", "q4_k_m.gguf")] {
             engines.push(ours(&format!("ours {form}"), form, &gguf.join(file)));
             engines.extend(llama_cpp(&format!("llama.cpp {form}"), form, file));
+        }
+        for (name, form) in [("ours GPTQ", "gptq"), ("ours AWQ", "awq")] {
+            let folder = checkpoint.parent().unwrap_or(checkpoint);
+            let packed = self::checkpoint(program, folder, (&options.model, form))?;
+            engines.push(Engine {
+                side: Side::Variant,
+                ..ours(name, form, &packed)
+            });
         }
         return Ok(engines);
     }

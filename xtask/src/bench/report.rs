@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::limits::{Machine, Shape};
-use super::programs::{Engine, Measurements, Side};
+use super::programs::{Engine, Measurements, Side, VARIANTS_OF};
 use super::workloads::Workload;
 
 pub(super) struct Report {
@@ -61,6 +61,7 @@ impl Report {
                 Side::Ours if column.form == "bf16" => heads.push("/limit".to_owned()),
                 Side::Ours => {}
                 Side::Peer => heads.push("ours/it".to_owned()),
+                Side::Variant => heads.push(format!("/{VARIANTS_OF}")),
             }
         }
         let mut lines = vec![heads];
@@ -74,6 +75,7 @@ impl Report {
                     }
                     Side::Ours => {}
                     Side::Peer => line.push(figure(self.ratio_to(index, &row))),
+                    Side::Variant => line.push(figure(self.ratio_of_variant(index, &row))),
                 }
             }
             lines.push(line);
@@ -95,10 +97,12 @@ impl Report {
                     let ratio = match column.side {
                         Side::Ours => ratio(row.values[index], row.limit, row.is_cost),
                         Side::Peer => self.ratio_to(index, row),
+                        Side::Variant => self.ratio_of_variant(index, row),
                     };
                     let key = match column.side {
                         Side::Ours => "of_limit",
                         Side::Peer => "ours_to_it",
+                        Side::Variant => "to_variant_of",
                     };
                     format!(
                         "{{\"engine\": \"{}\", \"value\": {}, \"{key}\": {}}}",
@@ -190,10 +194,19 @@ impl Report {
 
     /// How many times better ours of the same form is than the peer in this column.
     fn ratio_to(&self, peer: usize, row: &Row) -> Option<f64> {
-        let form = self.columns[peer].form;
-        let is_ours = |column: &Column| column.side == Side::Ours && column.form == form;
-        let ours = self.columns.iter().position(is_ours)?;
+        let ours = self.ours(self.columns[peer].form)?;
         ratio(row.values[ours], row.values[peer], row.is_cost)
+    }
+
+    /// How many times better the form in this column is than the one that it is compared with.
+    fn ratio_of_variant(&self, variant: usize, row: &Row) -> Option<f64> {
+        let ours = self.ours(VARIANTS_OF)?;
+        ratio(row.values[variant], row.values[ours], row.is_cost)
+    }
+
+    fn ours(&self, form: &str) -> Option<usize> {
+        let is_ours = |column: &Column| column.side == Side::Ours && column.form == form;
+        self.columns.iter().position(is_ours)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Checkpoints of full size with random bfloat16 weights, as any engine loads them.
+//! Checkpoints of full size with random weights, as any engine loads them.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -14,9 +14,9 @@ const DEVIATION: f32 = 0.02;
 
 /// Writes `config.json`, `model.safetensors` and a tokenizer of single bytes into `folder`. The last
 /// file is written last, so that a folder with it is complete.
-pub(crate) fn write(shape: &Shape, folder: &Path) {
+pub(crate) fn write(shape: &Shape, form: Form, folder: &Path) {
     fs::create_dir_all(folder).unwrap();
-    let config = json!({
+    let mut config = json!({
         "architectures": [shape.architecture],
         "model_type": shape.model_type,
         "vocab_size": shape.vocab_size,
@@ -35,6 +35,9 @@ pub(crate) fn write(shape: &Shape, folder: &Path) {
         "tie_word_embeddings": true,
         "torch_dtype": "bfloat16",
     });
+    if let Some(quantization) = form.config() {
+        config["quantization_config"] = quantization;
+    }
     write_json(&folder.join("config.json"), &config);
     write_json(&folder.join("tokenizer.json"), &tokenizer(shape.vocab_size));
     let tokenizer_config = json!({
@@ -43,7 +46,7 @@ pub(crate) fn write(shape: &Shape, folder: &Path) {
     });
     write_json(&folder.join("tokenizer_config.json"), &tokenizer_config);
     let partial = folder.join("model.safetensors.partial");
-    write_weights(shape, &partial);
+    write_weights(shape, form, &partial);
     fs::rename(partial, folder.join("model.safetensors")).unwrap();
 }
 
@@ -92,16 +95,20 @@ fn tokenizer(vocab_size: usize) -> Value {
     })
 }
 
-fn write_weights(shape: &Shape, path: &Path) {
-    let tensors = tensors(shape);
+fn write_weights(shape: &Shape, form: Form, path: &Path) {
+    let tensors = tensors(shape, form);
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut end = 0;
-    for (name, dimensions) in &tensors {
+    for tensor in &tensors {
         let begin = end;
-        end += 2 * dimensions.iter().product::<usize>();
-        let entry = json!({"dtype": "BF16", "shape": dimensions, "data_offsets": [begin, end]});
-        header.insert(name.clone(), entry);
+        end += tensor.contents.bytes_each() * tensor.num_elements();
+        let entry = json!({
+            "dtype": tensor.contents.dtype(),
+            "shape": tensor.dimensions,
+            "data_offsets": [begin, end],
+        });
+        header.insert(tensor.name.clone(), entry);
     }
     let mut header = serde_json::to_vec(&header).unwrap();
     header.resize(header.len().next_multiple_of(8), b' ');
@@ -111,38 +118,155 @@ fn write_weights(shape: &Shape, path: &Path) {
         .unwrap();
     file.write_all(&header).unwrap();
     let mut random = Random::new(0);
-    for (_, dimensions) in &tensors {
-        let count = dimensions.iter().product::<usize>();
-        if dimensions.len() == 1 {
-            let one = bf16(1.0).to_le_bytes();
-            file.write_all(&one.repeat(count)).unwrap();
-        } else {
-            write_normal(&mut file, count, &mut random);
+    for tensor in &tensors {
+        let count = tensor.num_elements();
+        match tensor.contents {
+            Contents::Bf16(number) => {
+                let bytes = bf16(number).to_le_bytes();
+                file.write_all(&bytes.repeat(count)).unwrap();
+            }
+            Contents::NormalBf16 => write_normal(&mut file, count, &mut random),
+            Contents::F16Bits(bits) => file.write_all(&bits.to_le_bytes().repeat(count)).unwrap(),
+            Contents::Words(bits) => file.write_all(&bits.to_le_bytes().repeat(count)).unwrap(),
+            Contents::RandomWords => {
+                for _ in 0..count {
+                    let word = (random.next() >> 16) as u32;
+                    file.write_all(&word.to_le_bytes()).unwrap();
+                }
+            }
         }
     }
     file.flush().unwrap();
 }
 
-/// Name and shape of every tensor.
-fn tensors(shape: &Shape) -> Vec<(String, Vec<usize>)> {
-    let embedding = vec![shape.vocab_size, shape.hidden_size];
-    let mut tensors = vec![("model.embed_tokens.weight".to_owned(), embedding)];
-    for layer in 0..shape.num_layers {
-        let mut add = |name: &str, dimensions: Vec<usize>| {
-            tensors.push((format!("model.layers.{layer}.{name}.weight"), dimensions));
-        };
-        add("input_layernorm", vec![shape.hidden_size]);
-        add("post_attention_layernorm", vec![shape.hidden_size]);
-        if shape.has_qk_norm {
-            add("self_attn.q_norm", vec![shape.head_dim]);
-            add("self_attn.k_norm", vec![shape.head_dim]);
-        }
-        for (name, outputs, inputs) in shape.layer_matrices() {
-            add(name, vec![outputs, inputs]);
+struct Tensor {
+    name: String,
+    dimensions: Vec<usize>,
+    contents: Contents,
+}
+
+/// What the elements of a tensor are.
+#[derive(Clone, Copy)]
+enum Contents {
+    Bf16(f32),
+    NormalBf16,
+    F16Bits(u16),
+    Words(u32),
+    RandomWords,
+}
+
+impl Contents {
+    fn dtype(self) -> &'static str {
+        match self {
+            Self::Bf16(_) | Self::NormalBf16 => "BF16",
+            Self::F16Bits(_) => "F16",
+            Self::Words(_) | Self::RandomWords => "I32",
         }
     }
-    tensors.push(("model.norm.weight".to_owned(), vec![shape.hidden_size]));
+
+    fn bytes_each(self) -> usize {
+        match self {
+            Self::Bf16(_) | Self::NormalBf16 | Self::F16Bits(_) => 2,
+            Self::Words(_) | Self::RandomWords => 4,
+        }
+    }
+}
+
+impl Tensor {
+    fn num_elements(&self) -> usize {
+        self.dimensions.iter().product()
+    }
+}
+
+fn tensors(shape: &Shape, form: Form) -> Vec<Tensor> {
+    let tensor = |name: String, dimensions: &[usize], contents| Tensor {
+        name,
+        dimensions: dimensions.to_vec(),
+        contents,
+    };
+    let norm = |name: String, size| tensor(name, &[size], Contents::Bf16(1.0));
+    let embedding = [shape.vocab_size, shape.hidden_size];
+    let embed_tokens = "model.embed_tokens.weight".to_owned();
+    let mut tensors = vec![tensor(embed_tokens, &embedding, Contents::NormalBf16)];
+    for layer in 0..shape.num_layers {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let hidden_size = shape.hidden_size;
+        tensors.push(norm(name("input_layernorm.weight"), hidden_size));
+        tensors.push(norm(name("post_attention_layernorm.weight"), hidden_size));
+        if shape.has_qk_norm {
+            tensors.push(norm(name("self_attn.q_norm.weight"), shape.head_dim));
+            tensors.push(norm(name("self_attn.k_norm.weight"), shape.head_dim));
+        }
+        for (matrix, outputs, inputs) in shape.layer_matrices() {
+            let parts = form.matrix(outputs, inputs);
+            tensors.extend(parts.into_iter().map(|(part, dimensions, contents)| {
+                tensor(name(&format!("{matrix}.{part}")), &dimensions, contents)
+            }));
+        }
+    }
+    tensors.push(norm("model.norm.weight".to_owned(), shape.hidden_size));
     tensors
+}
+
+/// What the layers' matrices are stored in.
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    Bf16,
+    /// Codes of 4 bits, a scale and a zero for each [`GROUP`] inputs.
+    Gptq,
+    /// The same, packed along the outputs.
+    Awq,
+}
+
+/// Inputs that share a scale.
+const GROUP: usize = 128;
+
+/// Codes in a word.
+const PACKED: usize = 8;
+
+impl Form {
+    pub(crate) fn named(name: &str) -> Self {
+        match name {
+            "gptq" => Self::Gptq,
+            "awq" => Self::Awq,
+            _ => Self::Bf16,
+        }
+    }
+
+    fn config(self) -> Option<Value> {
+        match self {
+            Self::Bf16 => None,
+            Self::Gptq => Some(json!({
+                "quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": false,
+                "sym": true,
+            })),
+            Self::Awq => Some(json!({
+                "quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": true,
+                "version": "gemm",
+            })),
+        }
+    }
+
+    /// The tensors of a matrix, by the ends of their names.
+    fn matrix(self, outputs: usize, inputs: usize) -> Vec<(&'static str, [usize; 2], Contents)> {
+        /// 0.004: random codes of 4 bits deviate from their zero by 4.6.
+        const SCALE: Contents = Contents::F16Bits(0x1c19);
+        let groups = inputs / GROUP;
+        let packed = match self {
+            Self::Bf16 => return vec![("weight", [outputs, inputs], Contents::NormalBf16)],
+            Self::Gptq => [inputs / PACKED, outputs],
+            Self::Awq => [inputs, outputs / PACKED],
+        };
+        vec![
+            ("qweight", packed, Contents::RandomWords),
+            (
+                "qzeros",
+                [groups, outputs / PACKED],
+                Contents::Words(0x7777_7777),
+            ),
+            ("scales", [groups, outputs], SCALE),
+        ]
+    }
 }
 
 /// Writes `count` values, near enough to normal: the sum of four uniform ones.

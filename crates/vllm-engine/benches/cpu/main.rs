@@ -6,7 +6,7 @@
 //! | call | lines |
 //! |---|---|
 //! | `machine` | `threads N`, `read_bytes_per_second X`, `f32_flops X`, `bf16_vector_flops X`, `bf16_tile_flops X`; what the processor lacks is left out |
-//! | `checkpoint SHAPE FOLDER` | none: writes a checkpoint with random weights |
+//! | `checkpoint SHAPE FORM FOLDER` | none: writes a checkpoint with random weights in `bf16`, `gptq` or `awq` |
 //! | `shape SHAPE` | what a step of the model reads and computes, see [`shapes`] |
 //! | `run MODEL WORKLOAD...` | `ready SECONDS`, `workload NAME SECONDS`, `peak BYTES` |
 #![allow(
@@ -33,8 +33,9 @@ fn main() {
     let arguments: Vec<&str> = arguments.into_iter().filter(|a| *a != "--bench").collect();
     match arguments.as_slice() {
         ["machine"] => machine::measure(),
-        ["checkpoint", shape, folder] => {
-            checkpoint::write(shapes::named(shape), Path::new(folder));
+        ["checkpoint", shape, form, folder] => {
+            let form = checkpoint::Form::named(form);
+            checkpoint::write(shapes::named(shape), form, Path::new(folder));
         }
         ["shape", shape] => shapes::named(shape).describe(),
         ["run", model, workloads @ ..] => run::run(model, workloads),

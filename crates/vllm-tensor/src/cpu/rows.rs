@@ -96,6 +96,7 @@ impl RoundedRows {
     }
 
     /// The first element.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn as_ptr(&self) -> *const u16 {
         self.memory.as_ptr().cast()
     }
@@ -110,6 +111,7 @@ impl RoundedRows {
         self.columns
     }
 
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn layout(&self) -> RowLayout {
         self.layout
     }

@@ -97,7 +97,7 @@ struct Target(*mut u16, *mut f32);
 unsafe impl Sync for Target {}
 
 /// Rounds the rows of a block. Among four neighbours the second and the third change places, as in
-/// [`Unpack::chunk`].
+/// [`Unpack::chunks`].
 ///
 /// # Safety
 /// The processor has these instructions, and there is room for the block.
