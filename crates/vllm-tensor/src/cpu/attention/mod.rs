@@ -204,9 +204,10 @@ impl Plan {
     fn new(problem: &Problem<'_>) -> Result<Self> {
         let mut plan = Self::default();
         let mut costs = 0;
-        for sequence in &problem.metadata.sequences {
-            let num_rows = sequence.query_len * problem.group;
-            for kv_head in 0..problem.layout().num_kv_heads {
+        // Heads outside, so that sequences that share a prefix find its keys in the cache.
+        for kv_head in 0..problem.layout().num_kv_heads {
+            for sequence in &problem.metadata.sequences {
+                let num_rows = sequence.query_len * problem.group;
                 for first in (0..num_rows).step_by(MAX_ROWS) {
                     let tile = Tile {
                         sequence: *sequence,

@@ -13,8 +13,24 @@ use crate::cpu::{pool, scratch};
 /// Panels that one task computes: 64 outputs, whose weights fit the second-level cache.
 const TASK_PANELS: usize = 4;
 
-/// Rows that one task computes: in bfloat16 they fit the second-level cache, too.
+/// Rows that one task computes at the least, if there are so many.
 pub(super) const TASK_ROWS: usize = 256;
+
+/// What rows of a task take in bfloat16 at the most: they fit the second-level cache, too.
+const TASK_ROW_BYTES: usize = 1 << 20;
+
+/// Rows that one task computes. Each task reads its weights from memory, so it takes as many rows as
+/// the cache holds, as long as all threads have enough to do.
+fn task_rows(rows: usize, in_features: usize, panel_tasks: usize) -> Result<usize> {
+    const TASKS_PER_THREAD: usize = 8;
+    let mut task_rows = TASK_ROWS;
+    while 2 * task_rows * in_features * size_of::<u16>() <= TASK_ROW_BYTES
+        && rows.div_ceil(2 * task_rows) * panel_tasks >= TASKS_PER_THREAD * pool::num_threads()?
+    {
+        task_rows *= 2;
+    }
+    Ok(task_rows)
+}
 
 /// What becomes of the products while they are in the cache, and where it goes.
 #[derive(Clone, Copy)]
@@ -67,13 +83,14 @@ pub(super) fn by_blocks(
         .saturating_mul(out_features)
         .saturating_mul(in_features);
     let panel_tasks = width.div_ceil(TASK_PANELS * PANEL);
+    let task_rows = task_rows(rows, in_features, panel_tasks)?;
     // Tasks with the same rows follow one another, so that the rows stay in the cache.
-    pool::for_each(rows.div_ceil(TASK_ROWS) * panel_tasks, work, |task| {
-        let first_row = task / panel_tasks * TASK_ROWS;
+    pool::for_each(rows.div_ceil(task_rows) * panel_tasks, work, |task| {
+        let first_row = task / panel_tasks * task_rows;
         let first_panel = task % panel_tasks * TASK_PANELS;
         let first = first_panel * PANEL;
         let block = Block {
-            rows: first_row..(first_row + TASK_ROWS).min(rows),
+            rows: first_row..(first_row + task_rows).min(rows),
             first_panel,
             outputs: (width - first).min(TASK_PANELS * PANEL),
         };
