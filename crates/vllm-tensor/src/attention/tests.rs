@@ -232,6 +232,65 @@ fn rows_do_not_depend_on_chunks_or_on_the_batch() {
     }
 }
 
+/// Sequences of a token each whose tables begin alike, beside others, and each alone: the same bits.
+fn check_shared_prefixes(isa: Isa, dtype: KvCacheDType, heads: Heads, block_size: usize) {
+    const NUM_BLOCKS: usize = 200;
+    let blocks = |tokens: usize| (tokens / block_size) as u32;
+    // Common to all, to the first half, and to nobody.
+    let (all, half, own) = (blocks(300), blocks(600), blocks(80));
+    let tables: Vec<Vec<u32>> = (0..70)
+        .map(|index| {
+            let second = if index < 35 { all..half } else { 0..0 };
+            let third = half + index % 40..half + index % 40 + own;
+            (0..all).chain(second).chain(third).collect()
+        })
+        .collect();
+    let mut sequences: Vec<BatchSequence<'_>> = Vec::new();
+    for (index, table) in tables.iter().enumerate() {
+        // One of them is in the midst of its prompt.
+        let query_len = if index == 3 { 9 } else { 1 };
+        let len = table.len() * block_size - index % block_size;
+        sequences.push(BatchSequence {
+            query_start: sequences.last().map_or(0, |s| s.query_start + s.query_len),
+            query_len,
+            context_len: len - query_len,
+            block_table: table,
+        });
+    }
+    let (mut cache, metadata) = noisy_cache(&sequences, (NUM_BLOCKS, block_size), heads, dtype);
+    let queries = random_tensor(27, &[metadata.num_tokens(), heads.0, heads.2]);
+    let options = AttentionOptions::causal(heads.2);
+    let together = attend(isa, &queries, &mut cache, &metadata, &options);
+    for sequence in &sequences {
+        let alone = BatchSequence {
+            query_start: 0,
+            ..*sequence
+        };
+        let metadata = AttentionMetadata::new(&[alone], &cache, &Device::Cpu).unwrap();
+        let rows = |of: &Tensor| {
+            of.narrow(0, sequence.query_start, sequence.query_len)
+                .unwrap()
+        };
+        let output = attend(isa, &rows(&queries), &mut cache, &metadata, &options);
+        assert_eq!(
+            bits(&output),
+            bits(&rows(&together)),
+            "{isa:?} {dtype:?} {heads:?} {block_size}: {sequence:?}"
+        );
+    }
+}
+
+#[test]
+fn sequences_that_share_a_prefix_get_what_they_get_alone() {
+    for isa in Isa::available() {
+        for dtype in DTYPES {
+            check_shared_prefixes(isa, dtype, Heads(4, 2, 64), 16);
+        }
+        check_shared_prefixes(isa, KvCacheDType::BF16, Heads(6, 1, 32), 32);
+        check_shared_prefixes(isa, KvCacheDType::BF16, Heads(2, 2, 24), 20);
+    }
+}
+
 #[test]
 fn rows_do_not_depend_on_the_number_of_threads() {
     const CONTEXT: usize = 2_500;

@@ -8,11 +8,13 @@
 //!
 //! A task takes some rows, pairs of a query and a head, that share a key head, over all their
 //! partitions; where there are too few tasks for the threads, over some of them, and the results are
-//! merged afterwards.
+//! merged afterwards. Partitions that decoding sequences share, of a common beginning of their prompts, are
+//! computed for all of them together.
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 mod engine;
+mod plan;
 mod product;
 pub(super) mod softmax;
 mod task;
@@ -24,15 +26,15 @@ use candle_core::Tensor;
 use half::f16;
 
 use self::engine::{PARTITION_KEYS, Vectors};
+use self::plan::{Piece, Plan, Split, Tile};
 use self::product::{Single, WidePairs};
-use self::task::{Destination, MAX_ROWS, State};
+use self::task::{Destination, State};
 use super::isa::{Isa, Kernel};
 use super::kv_store::{KvLayout, KvReader, KvStore};
 use super::rows::{RowForm, RowTargets};
 use super::simd::{MAX_LANES, Simd};
 use super::storage::f32_slice;
 use super::{pool, scratch};
-use crate::metadata::SequenceLayout;
 use crate::{AttentionMetadata, AttentionOptions, KvCacheDType, LinearInput, Result};
 
 /// Paged attention for contiguous float32 queries, `[tokens, num_heads, head_dim]`; gives rows
@@ -111,14 +113,6 @@ struct Problem<'a> {
     window: Option<usize>,
 }
 
-/// Rows that a task computes together. Row `r` of a sequence is the query of its token `r / group`
-/// of this step, of head `r % group` of those of the key head.
-struct Tile {
-    sequence: SequenceLayout,
-    kv_head: usize,
-    rows: Range<usize>,
-}
-
 impl Problem<'_> {
     #[inline(always)]
     fn layout(&self) -> &KvLayout {
@@ -128,16 +122,18 @@ impl Problem<'_> {
     /// The token of the step and the head that a row of a tile is the query of.
     #[inline(always)]
     fn token_and_head(&self, tile: &Tile, row: usize) -> (usize, usize) {
-        let row = tile.rows.start + row;
-        let token = tile.sequence.query_start + row / self.group;
-        (token, tile.kv_head * self.group + row % self.group)
+        let (sequence, token, head) = tile.row(row, self.group);
+        (
+            sequence.query_start + token,
+            tile.kv_head * self.group + head,
+        )
     }
 
     /// The lanes that a row of a tile attends to.
     #[inline(always)]
     fn seen_by_row(&self, tile: &Tile, row: usize) -> Range<usize> {
-        let token = (tile.rows.start + row) / self.group;
-        let position = tile.sequence.context_len + token;
+        let (sequence, token, _) = tile.row(row, self.group);
+        let position = sequence.context_len + token;
         let first = match self.window {
             Some(window) => (position + 1).saturating_sub(window.max(1)),
             None => 0,
@@ -178,100 +174,6 @@ impl Problem<'_> {
     }
 }
 
-/// Some partitions of a tile.
-struct Piece {
-    tile: usize,
-    partitions: Range<usize>,
-    /// Where in the memory for states those of its partitions begin; `None` if it has all.
-    states: Option<usize>,
-}
-
-/// How a step is cut into tasks.
-#[derive(Default)]
-struct Plan {
-    tiles: Vec<Tile>,
-    pieces: Vec<Piece>,
-    /// Tiles in several pieces: how many partitions, and where their states begin.
-    split: Vec<(usize, usize, usize)>,
-    state_bytes: usize,
-    work: usize,
-}
-
-/// Tasks for each thread that are enough to keep all busy to the end.
-const TASKS_PER_THREAD: usize = 4;
-
-impl Plan {
-    fn new(problem: &Problem<'_>) -> Result<Self> {
-        let mut plan = Self::default();
-        let mut costs = 0;
-        // Heads outside, so that sequences that share a prefix find its keys in the cache.
-        for kv_head in 0..problem.layout().num_kv_heads {
-            for sequence in &problem.metadata.sequences {
-                let num_rows = sequence.query_len * problem.group;
-                for first in (0..num_rows).step_by(MAX_ROWS) {
-                    let tile = Tile {
-                        sequence: *sequence,
-                        kv_head,
-                        rows: first..(first + MAX_ROWS).min(num_rows),
-                    };
-                    costs += cost(&tile) * problem.partitions(&tile).len();
-                    plan.tiles.push(tile);
-                }
-            }
-        }
-        let fair_cost = costs / (pool::num_threads()? * TASKS_PER_THREAD);
-        for index in 0..plan.tiles.len() {
-            plan.cut(index, problem, fair_cost);
-        }
-        // The longest first, so that none is left over when all others are done.
-        let Self { tiles, pieces, .. } = &mut plan;
-        pieces.sort_by_key(|piece| {
-            std::cmp::Reverse(cost(&tiles[piece.tile]) * piece.partitions.len())
-        });
-        plan.work = costs * PARTITION_KEYS * problem.layout().head_dim;
-        Ok(plan)
-    }
-
-    fn cut(&mut self, tile: usize, problem: &Problem<'_>, fair_cost: usize) {
-        let partitions = problem.partitions(&self.tiles[tile]);
-        let at_once = (fair_cost / cost(&self.tiles[tile])).max(1);
-        if partitions.len() <= at_once {
-            self.pieces.push(Piece {
-                tile,
-                partitions,
-                states: None,
-            });
-            return;
-        }
-        let state_bytes = self.tiles[tile].state_bytes(problem.layout());
-        // The last one is for the sum of all.
-        let first_state = self.state_bytes;
-        self.state_bytes += (partitions.len() + 1) * state_bytes;
-        for first in partitions.clone().step_by(at_once) {
-            let own = first..(first + at_once).min(partitions.end);
-            let states = first_state + (first - partitions.start) * state_bytes;
-            self.pieces.push(Piece {
-                tile,
-                partitions: own,
-                states: Some(states),
-            });
-        }
-        self.split.push((tile, partitions.len(), first_state));
-    }
-}
-
-/// What a partition of a tile costs: few rows wait for memory as long as a few more.
-fn cost(tile: &Tile) -> usize {
-    tile.rows.len().next_multiple_of(16)
-}
-
-impl Tile {
-    /// Bytes of a state of its rows.
-    fn state_bytes(&self, layout: &KvLayout) -> usize {
-        State::bytes(layout, self.rows.len())
-    }
-}
-
 fn attend(isa: Isa, problem: &Problem<'_>) -> Result<()> {
     let plan = Plan::new(problem)?;
     scratch::for_operation(plan.state_bytes, |states| {
@@ -280,14 +182,14 @@ fn attend(isa: Isa, problem: &Problem<'_>) -> Result<()> {
             run_piece(isa, problem, &plan, &plan.pieces[index], &states);
         })?;
         pool::for_each(plan.split.len(), plan.state_bytes, |index| {
-            let (tile, num_states, first) = plan.split[index];
+            let split = &plan.split[index];
             // SAFETY: the pieces are done, and each tile is finished once.
             unsafe {
                 isa.run(MergeKernel {
                     problem,
-                    tile: &plan.tiles[tile],
-                    num_states,
-                    states: states.at(first),
+                    tile: &plan.tiles[split.tile],
+                    split,
+                    states: &states,
                 });
             }
         })
@@ -405,8 +307,8 @@ impl Kernel for PieceKernel<'_> {
 struct MergeKernel<'a> {
     problem: &'a Problem<'a>,
     tile: &'a Tile,
-    num_states: usize,
-    states: *mut u8,
+    split: &'a Split,
+    states: &'a States,
 }
 
 impl Kernel for MergeKernel<'_> {
@@ -414,14 +316,15 @@ impl Kernel for MergeKernel<'_> {
     unsafe fn run<S: Simd>(self) {
         let layout = self.problem.layout();
         let num_rows = self.tile.rows.len();
-        let state_bytes = self.tile.state_bytes(layout);
-        // SAFETY: the states lie one after the other; they are this task's alone.
+        // SAFETY: the plan made room for the states; those of the pieces are only read, and the sum is
+        // this task's alone.
         unsafe {
-            let state = |index| State::at(self.states.add(index * state_bytes), layout, num_rows);
-            let total = state(self.num_states);
+            let total = State::at(self.states.at(self.split.total), layout, num_rows);
             total.clear(num_rows);
-            for index in 0..self.num_states {
-                total.merge::<S>(state(index), num_rows);
+            for state in &self.split.states {
+                let memory = self.states.at(state.offset);
+                let rows = State::at(memory, layout, state.num_rows).skip(state.first_row);
+                total.merge::<S>(rows, num_rows);
             }
             total.finish_tile::<S>(self.problem, self.tile);
         }

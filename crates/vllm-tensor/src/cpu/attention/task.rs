@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::engine::{self, Engine, PARTITION, PARTITION_KEYS, Part, RowOf, SCORE_BYTES};
+use super::plan::Tile;
 use super::product::{Product, Rows};
 use super::softmax::{Softmax, exp2, soft_cap};
 use super::widen::{self, Widened};
-use super::{PieceKernel, Problem, Tile};
+use super::{PieceKernel, Problem};
 use crate::cpu::kv_store::{KvLayout, STRIP};
 use crate::cpu::scratch::lines_of;
 use crate::cpu::simd::Simd;
@@ -40,6 +41,23 @@ impl State {
                 first: unsafe { memory.add(lines_of::<Softmax>(num_rows)) }.cast(),
                 stride: layout.value_width,
             },
+        }
+    }
+
+    /// That of the rows from `row` on.
+    ///
+    /// # Safety
+    /// The state has the row.
+    pub(super) unsafe fn skip(self, row: usize) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self {
+                softmax: self.softmax.add(row),
+                values: Rows {
+                    first: self.values.row(row),
+                    ..self.values
+                },
+            }
         }
     }
 
