@@ -173,7 +173,7 @@ fn check_export(name: &str) {
     let mut config = fixture.config().raw;
     // What a file cannot say: the windows of Qwen, and other than the usual choices of its families.
     config["use_sliding_window"] = json!(false);
-    for key in ["query_pre_attn_scalar", "norm_topk_prob"] {
+    for key in ["query_pre_attn_scalar", "norm_topk_prob", "layer_types"] {
         config.as_object_mut().unwrap().remove(key);
     }
     let export = vllm_gguf::export(&config, &tensors).unwrap();
@@ -275,6 +275,10 @@ fn what_a_file_cannot_say_is_refused() {
         message.contains("sets use_sliding_window to true"),
         "{message}"
     );
+    let mut config = Fixture::read("gemma3").config().raw;
+    config["query_pre_attn_scalar"] = config["head_dim"].clone();
+    let message = vllm_gguf::export(&config, &[]).unwrap_err().to_string();
+    assert!(message.contains("sets layer_types to"), "{message}");
 }
 
 #[test]

@@ -4,9 +4,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::forms::{Piece, floats, safetensors};
-use crate::support::{complete, greedy};
+use crate::support::{complete, greedy, last};
 use serde_json::{Value, json};
-use vllm_engine::{AsyncLlm, EngineConfig, LoadProgress, OutputFormat, convert, encode};
+use vllm_engine::{
+    AsyncLlm, EngineClient, EngineConfig, GenerationRequest, LoadProgress, OutputFormat,
+    SamplingParams, convert, encode,
+};
 use vllm_gguf::Checkpoint;
 
 const HIDDEN: usize = 64;
@@ -117,6 +120,88 @@ fn a_gguf_file_answers_as_the_checkpoint_it_was_made_of() {
     let back = folder.path().join("back");
     write(&config(&gguf), &back, OutputFormat::Safetensors).unwrap();
     assert_eq!(tokens(&config(&back)), expected);
+}
+
+/// Copies a small checkpoint of `vllm-models` with `changes` to its configuration, and gives it a vocabulary.
+fn write_fixture(name: &str, changes: &Value, folder: &Path) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vllm-models/tests/fixtures");
+    let fixture = fixtures.join(name);
+    std::fs::create_dir(folder).unwrap();
+    let file = "model.safetensors";
+    std::fs::copy(fixture.join(file), folder.join(file)).unwrap();
+    let read = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).unwrap() };
+    let mut config = read(&std::fs::read(fixture.join("config.json")).unwrap());
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    // The first tokens of the demo model's.
+    let size = config["vocab_size"].as_u64().unwrap();
+    let mut files = vllm_demo_model::FILES.iter();
+    let (_, contents) = files.find(|(name, _)| *name == "tokenizer.json").unwrap();
+    let mut tokenizer = read(contents);
+    tokenizer["model"]["merges"] = json!([]);
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    vocabulary.retain(|_, id| id.as_u64().unwrap() < size);
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+}
+
+/// What follows prompts of several lengths, with the logarithm of its probability.
+fn continuations(config: &EngineConfig) -> Vec<(Vec<u32>, f64)> {
+    let engine = AsyncLlm::new(config).unwrap();
+    let answers = [1, 5, 30].map(|length| {
+        let ids = (0..length).map(|position| 3 + position * 37 % 77).collect();
+        let params = SamplingParams {
+            ignore_eos: true,
+            logprobs: Some(1),
+            ..greedy(24)
+        };
+        let stream = engine.generate(GenerationRequest::new("a", ids, params));
+        let mut output = last(stream.unwrap());
+        let output = output.outputs.remove(0);
+        (output.token_ids, output.cumulative_logprob.unwrap())
+    });
+    answers.to_vec()
+}
+
+#[test]
+fn every_family_answers_the_same_from_what_is_written() {
+    // Changed where the original says what a GGUF file cannot.
+    let gemma = json!({"query_pre_attn_scalar": 12, "layer_types": null});
+    let same = json!({});
+    let without_windows = json!({"use_sliding_window": false, "layer_types": null});
+    for (name, changes) in [
+        ("llama", &same),
+        ("mistral", &same),
+        ("mixtral", &same),
+        ("qwen2", &without_windows),
+        ("qwen2-moe", &same),
+        ("qwen3", &same),
+        ("qwen3-moe", &without_windows),
+        ("gemma2", &gemma),
+        ("gemma3", &gemma),
+        ("phi3", &same),
+        ("phi3-longrope-short", &same),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source");
+        write_fixture(name, changes, &source);
+        let expected = continuations(&config(&source));
+        let gguf = folder.path().join("a.gguf");
+        write(&config(&source), &gguf, OutputFormat::Gguf).unwrap();
+        let back = folder.path().join("back");
+        write(&config(&gguf), &back, OutputFormat::Safetensors).unwrap();
+        let copy = folder.path().join("copy");
+        write(&config(&source), &copy, OutputFormat::Safetensors).unwrap();
+        for written in [gguf, back, copy] {
+            let actual = continuations(&config(&written));
+            for ((tokens, logprob), (expected, expected_logprob)) in actual.iter().zip(&expected) {
+                assert_eq!(tokens, expected, "{name}, {}", written.display());
+                let difference = (logprob - expected_logprob).abs();
+                assert!(difference < 1e-3, "{name}: off by {difference}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -113,6 +113,24 @@ fn check_untold(
             return untold("query_pre_attn_scalar");
         }
     }
+    // Every so many layers of Gemma one without a window.
+    let pattern = match family {
+        Family::Gemma2 => 2,
+        Family::Gemma3 => 6,
+        _ => return Ok(()),
+    };
+    if family == Family::Gemma3
+        && let Some(said) = config["sliding_window_pattern"].as_u64()
+        && said != pattern
+    {
+        return untold("sliding_window_pattern");
+    }
+    let layers = config["layer_types"].as_array();
+    for (layer, said) in (1u64..).zip(layers.into_iter().flatten()) {
+        if (said == "full_attention") != layer.is_multiple_of(pattern) {
+            return untold("layer_types");
+        }
+    }
     Ok(())
 }
 

@@ -183,13 +183,13 @@ fn family_entries(
     (hidden_size, heads, head_dim): (u64, u64, u64),
 ) -> Result<Vec<(&'static str, Json)>> {
     // Inner width of the experts, from the weights: not all files write it down.
-    let expert_width = |name: &str| -> Option<u64> {
-        let shape = &checkpoint.tensor(name)?.info.shape;
+    let expert_width = |part: &str| -> Option<u64> {
+        let (_, shape) = layer_tensors(checkpoint, part).next()?;
         Some(*shape.get(shape.len().checked_sub(2)?)? as u64)
     };
     let experts = keys.size("expert_count")?;
     let experts_per_token = keys.size("expert_used_count")?;
-    let first_layer_width = expert_width("blk.0.ffn_gate_exps.weight");
+    let width = expert_width("ffn_gate_exps.weight");
     Ok(match family {
         Family::Llama | Family::Phi3 | Family::Qwen3 => Vec::new(),
         Family::Mixtral => vec![
@@ -203,16 +203,19 @@ fn family_entries(
             ("num_experts_per_tok", json!(experts_per_token)),
             (
                 "moe_intermediate_size",
-                json!(
-                    keys.size("expert_feed_forward_length")?
-                        .or(first_layer_width)
-                ),
+                json!(keys.size("expert_feed_forward_length")?.or(width)),
             ),
             (
                 "shared_expert_intermediate_size",
-                json!(expert_width("blk.0.ffn_gate_shexp.weight")),
+                json!(expert_width("ffn_gate_shexp.weight")),
             ),
             ("norm_topk_prob", json!(family == Family::Qwen3Moe)),
+            (
+                "mlp_only_layers",
+                layer_tensors(checkpoint, "ffn_gate.weight")
+                    .map(|(layer, _)| layer)
+                    .collect(),
+            ),
             ("use_sliding_window", json!(false)),
         ],
         Family::Gemma2 | Family::Gemma3 => {
@@ -237,6 +240,17 @@ fn family_entries(
             }
             entries
         }
+    })
+}
+
+/// Layers that have the tensor `part`, with its shape.
+fn layer_tensors<'a>(
+    checkpoint: &'a Checkpoint,
+    part: &'a str,
+) -> impl Iterator<Item = (u64, &'a [usize])> {
+    checkpoint.tensors().iter().filter_map(move |tensor| {
+        let (layer, rest) = tensor.info.name.strip_prefix("blk.")?.split_once('.')?;
+        (rest == part).then_some((layer.parse().ok()?, &tensor.info.shape[..]))
     })
 }
 
