@@ -113,11 +113,8 @@ fn check_untold(
             return untold("query_pre_attn_scalar");
         }
     }
-    // Every so many layers of Gemma one without a window.
-    let pattern = match family {
-        Family::Gemma2 => 2,
-        Family::Gemma3 => 6,
-        _ => return Ok(()),
+    let Some(pattern) = family.full_attention_every() else {
+        return Ok(());
     };
     if family == Family::Gemma3
         && let Some(said) = config["sliding_window_pattern"].as_u64()

@@ -236,7 +236,10 @@ fn family_entries(
             if family == Family::Gemma3 {
                 let local = keys.short_number("rope.freq_base_swa")?.unwrap_or(10_000.0);
                 entries.push(("rope_local_base_freq", json!(local)));
-                entries.push(("sliding_window_pattern", json!(6)));
+                entries.push((
+                    "sliding_window_pattern",
+                    json!(family.full_attention_every()),
+                ));
             }
             entries
         }

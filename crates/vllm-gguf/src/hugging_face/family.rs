@@ -38,6 +38,15 @@ const FAMILIES: &[(&str, Family, &str, &str)] = &[
 ];
 
 impl Family {
+    /// Every so many layers of Gemma one has no window; GGUF files do not say it.
+    pub(crate) fn full_attention_every(self) -> Option<u64> {
+        match self {
+            Self::Gemma2 => Some(2),
+            Self::Gemma3 => Some(6),
+            _ => None,
+        }
+    }
+
     pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let architecture = architecture(checkpoint)?;
         let experts = checkpoint

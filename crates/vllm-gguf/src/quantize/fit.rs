@@ -37,10 +37,11 @@ fn sum_of<const N: usize>(
     sums.map(|lanes| lanes.iter().sum())
 }
 
-/// The nearest whole number to one within a few million. [`f32::round`] is a call on many processors.
-fn nearest(number: f32) -> f32 {
+/// The whole number from `least` to `most`, at most a few million, that is nearest. [`f32::round`] is a
+/// call on many processors.
+fn nearest(number: f32, least: f32, most: f32) -> f32 {
     const TO_WHOLE: f32 = 12_582_912.0;
-    number + TO_WHOLE - TO_WHOLE
+    number.clamp(least, most) + TO_WHOLE - TO_WHOLE
 }
 
 /// A group's scale and minimum, both at least 0.
@@ -84,7 +85,7 @@ pub(super) fn best_line(numbers: &[f32], largest_code: f32) -> Line {
         let inverse_scale = inverse(scale);
         // Weighted least squares for scale and minimum.
         let [w, wc, wcc, wx, wcx] = sum_of(numbers, &weights, |number, weight| {
-            let code = nearest(((number - low) * inverse_scale).clamp(0.0, largest_code));
+            let code = nearest((number - low) * inverse_scale, 0.0, largest_code);
             let weighted = weight * code;
             [
                 weight,
@@ -117,14 +118,14 @@ pub(super) fn best_line(numbers: &[f32], largest_code: f32) -> Line {
 }
 
 pub(super) fn code_of(number: f32, scale: f32, largest_code: f32) -> f32 {
-    nearest((number * inverse(scale)).clamp(0.0, largest_code))
+    nearest(number * inverse(scale), 0.0, largest_code)
 }
 
 fn line_error(numbers: &[f32], weights: &[f32], line: Line, largest_code: f32) -> f32 {
     let Line { scale, min } = line;
     let inverse_scale = inverse(scale);
     let [error] = sum_of(numbers, weights, |number, weight| {
-        let code = nearest(((number + min) * inverse_scale).clamp(0.0, largest_code));
+        let code = nearest((number + min) * inverse_scale, 0.0, largest_code);
         let error = scale * code - min - number;
         [weight * error * error]
     });
@@ -140,17 +141,15 @@ pub(super) fn best_scale(numbers: &[f32], reach: f32) -> f32 {
     for step in -STEPS..=STEPS {
         // The number farthest from zero takes the end of the range that reaches farther.
         let inverse_scale = -(reach + 0.1 * step as f32) * inverse(largest);
-        let code_at = |number: f32, inverse_scale: f32| {
-            nearest((number * inverse_scale).clamp(-reach, reach - 1.0))
-        };
         let [wcc, wcx] = sum_of(numbers, &weights, |number, weight| {
-            let code = code_at(number, inverse_scale);
+            let code = nearest(number * inverse_scale, -reach, reach - 1.0);
             [weight * code * code, weight * code * number]
         });
         let scale = wcx * inverse(wcc);
         let inverse_scale = inverse(scale);
         let [error] = sum_of(numbers, &weights, |number, weight| {
-            let error = scale * code_at(number, inverse_scale) - number;
+            let code = nearest(number * inverse_scale, -reach, reach - 1.0);
+            let error = scale * code - number;
             [weight * error * error]
         });
         if error < best.1 {

@@ -113,9 +113,7 @@ impl Opt {
             device: weights.device().clone(),
         })
     }
-}
 
-impl Opt {
     /// The residual stream behind the last layer, `[tokens, hidden_size]`.
     fn run_layers(&self, batch: &Batch<'_>, kv: &mut KvCache) -> Result<Tensor> {
         let metadata = batch.prepare(kv, self.vocab_size, self.max_positions, &self.device)?;

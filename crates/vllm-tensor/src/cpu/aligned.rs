@@ -12,9 +12,14 @@ pub(super) enum AlignedBytes {
     Large(MmapMut),
 }
 
+/// What memory for kernels is made of.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(super) struct CacheLine([u8; 64]);
+
+impl CacheLine {
+    pub(super) const ZERO: Self = Self([0; 64]);
+}
 
 /// From this size on huge pages are worth their granularity.
 const LARGE: usize = 4 << 20;
@@ -23,7 +28,7 @@ impl AlignedBytes {
     /// `len` zeros, or the system's reason for refusing them.
     pub(super) fn zeroed(len: usize) -> std::io::Result<Self> {
         if len < LARGE {
-            return Ok(Self::Small(vec![CacheLine([0; 64]); len.div_ceil(64)]));
+            return Ok(Self::Small(vec![CacheLine::ZERO; len.div_ceil(64)]));
         }
         let map = MmapMut::map_anon(len)?;
         // Systems without huge pages refuse; all else works as before.

@@ -5,8 +5,8 @@
 
 use half::bf16;
 
+use super::aligned::CacheLine;
 use super::pool;
-use super::scratch::CacheLine;
 use super::simd::Simd;
 use crate::Result;
 

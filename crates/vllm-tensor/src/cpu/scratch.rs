@@ -2,10 +2,7 @@
 
 use std::cell::RefCell;
 
-/// What memory for kernels is made of.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct CacheLine([u8; 64]);
+use super::aligned::CacheLine;
 
 thread_local! {
     static OF_PANELS: Lines = const { RefCell::new(Vec::new()) };
@@ -42,7 +39,7 @@ fn with<R>(lines: &Lines, bytes: usize, run: impl FnOnce(*mut u8) -> R) -> R {
     if lines.len() < needed {
         // What it held is of no meaning, so it need not be copied.
         lines.clear();
-        lines.resize(needed, CacheLine([0; 64]));
+        lines.resize(needed, CacheLine::ZERO);
     }
     run(lines.as_mut_ptr().cast())
 }

@@ -90,7 +90,11 @@ impl Plan {
         for kv_head in 0..problem.layout().num_kv_heads {
             plan.add_head(problem, kv_head, &shared);
         }
-        let costs = plan.tiles.iter().map(|tile| plan.cost_of(tile, problem));
+        // About: what sequences take from shared partitions counts as theirs, too.
+        let costs = plan.tiles.iter().map(|tile| match tile.sharers.is_empty() {
+            true => cost(tile) * problem.partitions(tile).len(),
+            false => cost(tile),
+        });
         let costs: usize = costs.sum();
         let fair_cost = costs / (pool::num_threads()? * TASKS_PER_THREAD);
         for index in 0..plan.split.len() {
@@ -155,14 +159,6 @@ impl Plan {
         let offset = self.state_bytes;
         self.state_bytes += bytes;
         offset
-    }
-
-    /// What is to be done for a tile, about.
-    fn cost_of(&self, tile: &Tile, problem: &Problem<'_>) -> usize {
-        match tile.sharers.is_empty() {
-            true => cost(tile) * problem.partitions(tile).len(),
-            false => cost(tile),
-        }
     }
 
     /// Makes pieces of what a tile does not take from shared partitions. One in a single piece needs no
